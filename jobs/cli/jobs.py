@@ -1,0 +1,133 @@
+"""`status`, `watch` and `cancel`: jobs that were submitted."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from jobs.broker import Broker, make_app
+from jobs.cli.lifecycle import conclude, json_option, quiet_settings
+from jobs.cli.lookup import find_job
+from jobs.cli.progress import describe, display
+from jobs.files import read_manifest
+from jobs.state import Progress, State
+from jobs.storage import Storage
+from jobs.watch import rate_of
+from jobs.watch import watch as watch_job
+from schemas.job import AcceptedJob
+from schemas.manifest import Manifest
+
+
+@click.command()
+@click.argument("job", required=False)
+@json_option
+def status(job: str | None, as_json: bool) -> None:
+    """Where a job stands, by its id or output location; without one, all jobs that have not ended.
+
+    \b
+    nightshift status 20261120-031500-k3v9x2
+    nightshift status s3://annotated/reviews/
+    """
+    settings = quiet_settings()
+    if job is None:
+        _all_active(State(settings), as_json)
+        return
+    storage = Storage()
+    found = find_job(job, storage, settings)
+    manifest = read_manifest(found.output, storage)
+    progress = State(settings).progress(found.id) if manifest is None and settings.redis_url else None
+    if as_json:
+        click.echo(json.dumps(_as_json(found, progress, manifest)))
+        return
+    click.echo(f"job      {found.id}\ntask     {found.spec.task}\nmodel    {found.spec.model}\noutput   {found.output}")
+    if manifest is not None:
+        errors = f", {manifest.error_rows:,} of them with errors" if manifest.error_rows else ""
+        click.echo(f"status   {manifest.status}, {manifest.ended_at:%Y-%m-%d %H:%M:%S} UTC")
+        click.echo(f"records  {manifest.rows:,} in {len(manifest.parts)} parts{errors}")
+        if manifest.error is not None:
+            click.echo(f"error    {manifest.error.message}")
+    elif progress is not None:
+        click.echo(f"status   {progress.status}\nprogress {describe(progress)}")
+    else:
+        click.echo(f"status   not finished, and nobody works on it; go on with: nightshift resume {found.output}")
+
+
+def _all_active(state: State, as_json: bool) -> None:
+    found = [p for p in (state.progress(id) for id in state.active_jobs()) if p is not None]
+    if as_json:
+        click.echo(json.dumps([_progress_json(progress) for progress in found]))
+        return
+    for progress in found:
+        click.echo(f"{progress.job}  {progress.status}  {progress.task}  {describe(progress)}")
+    if not found:
+        click.echo("no job is under way", err=True)
+
+
+def _progress_json(progress: Progress) -> dict[str, Any]:
+    rate = rate_of(progress)
+    values = asdict(progress) | {"records_per_s": rate.rows_per_s, "seconds_left": rate.left_s}
+    values["error"] = progress.error.model_dump() if progress.error else None
+    return values
+
+
+def _as_json(job: AcceptedJob, progress: Progress | None, manifest: Manifest | None) -> dict[str, Any]:
+    if manifest is not None:
+        return manifest.model_dump(mode="json", exclude={"parts"}) | {"output": job.output}
+    if progress is not None:
+        return _progress_json(progress)
+    return {"job": job.id, "task": job.spec.task, "output": job.output, "status": "stopped"}
+
+
+@click.command()
+@click.argument("job")
+@json_option
+def watch(job: str, as_json: bool) -> None:
+    """Follow a job until it ends; exits as `run` does. Under --json a line a change. Ctrl-C stops watching.
+
+    \b
+    nightshift watch 20261120-031500-k3v9x2
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    found = find_job(job, storage, settings)
+    manifest = read_manifest(found.output, storage)
+    if manifest is None:
+        last = None
+        with display(quiet=as_json) as shown:
+            for seen in watch_job(found, State(settings), storage):
+                if isinstance(seen, Manifest):
+                    manifest = seen
+                    break
+                shown.show(seen)
+                line = _progress_json(seen)
+                key = {name: line[name] for name in ("status", "shards_done", "rows_done", "rows_live")}
+                if as_json and key != last:
+                    click.echo(json.dumps(line))
+                    last = key
+    assert manifest is not None
+    conclude(manifest, found, as_json)
+
+
+@click.command()
+@click.argument("job")
+def cancel(job: str) -> None:
+    """Stop a job. Workers leave it at their next batch; the parts that are done stay, named by its manifest.
+
+    \b
+    nightshift cancel 20261120-031500-k3v9x2
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    found = find_job(job, storage, settings)
+    manifest = read_manifest(found.output, storage)
+    if manifest is not None:
+        click.echo(f"job {found.id} has ended already: {manifest.status}", err=True)
+        sys.exit(1)
+    state = State(settings)
+    if not state.cancel(found.id):
+        click.echo(f"job {found.id} is not under way; nothing to cancel", err=True)
+        sys.exit(1)
+    Broker(make_app(settings, "cli")).finish_job(found.id, found.output)
+    click.echo(f"cancelling {found.id}")

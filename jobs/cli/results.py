@@ -1,0 +1,58 @@
+"""`results`: a job's rows, from the parts that its manifest names."""
+
+import json
+from itertools import islice
+from typing import Any
+
+import click
+
+from jobs.cli.lifecycle import quiet_settings
+from jobs.cli.lookup import find_job
+from jobs.results import result_batches
+from jobs.storage import Storage
+from schemas.output import OWN_COLUMNS
+
+
+@click.command()
+@click.argument("job")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Rows; 0 is all of them."
+)
+@click.option("--errors", is_flag=True, help="Only rows with an error.")
+@click.option("--partial", is_flag=True, help="Of a job that has not ended: the rows that are there.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a row.")
+def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool) -> None:
+    """Print a job's rows, by its id or output location, in input order.
+
+    The location itself is a folder of Parquet files for pyarrow, DuckDB, Spark and Polars.
+
+    \b
+    nightshift results s3://annotated/reviews/ -n 3
+    nightshift results 20261120-031500-k3v9x2 --errors --json
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    found = find_job(job, storage, settings)
+    batches = result_batches(found, storage, partial=partial, errors_only=errors)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    for row in islice(rows, limit or None):
+        click.echo(json.dumps(row, default=_plain, ensure_ascii=False) if as_json else shown(row))
+
+
+def _plain(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row in a line: its kept columns, cut to fit, then its prediction or error."""
+    kept = [f"{name}={_cut(value)}" for name, value in row.items() if name not in OWN_COLUMNS]
+    error = row["error"]
+    if error is not None:
+        return "  ".join([*kept, f"→ error {error['code']}: {error['message']}"])
+    fields = [f"{name}={_cut(value)}" for name, value in row["prediction"].items() if not isinstance(value, list)]
+    return "  ".join([*kept, "→", *fields])
+
+
+def _cut(value: Any, width: int = 60) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value).replace("\n", " ")
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,128 @@
+"""`run`, `submit`, `plan` and `resume`: from a spec, or a job that stopped, to a job under way."""
+
+import json
+from typing import Any
+
+import click
+
+from jobs.broker import Broker, make_app
+from jobs.cli.lifecycle import accepted_job, conclude, json_option, quiet_settings, run_to_end, validated
+from jobs.cli.lookup import find_job
+from jobs.cli.progress import duration
+from jobs.cli.spec_options import spec_from_options, spec_options
+from jobs.estimate import estimate
+from jobs.plan import planned, shard_limits
+from jobs.state import State
+from jobs.storage import Storage
+from jobs.submit import Found, check_output, enqueue
+from jobs.validate import with_full_uris
+
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Worker processes, where no deployment is set up; default 1.",
+)
+
+
+@click.command()
+@spec_options
+@processes_option
+@json_option
+def run(processes: int | None, as_json: bool, **options: Any) -> None:
+    """Run a job and wait for it, with progress.
+
+    With NIGHTSHIFT_REDIS_URL set the deployment's workers do the work; without, this command starts what it needs and
+    ends it again. A job that was interrupted goes on where it stopped: run it again.
+
+    \b
+    nightshift run job.yaml
+    nightshift run --task text-classification --model distilbert/distilbert-base-uncased-finetuned-sst-2-english \\
+      --input s3://raw/reviews/ --output s3://annotated/reviews/ --column text=review_body --param top_k=2
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    accepted = accepted_job(spec_from_options(**options), storage, settings)
+    conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
+
+
+@click.command()
+@click.argument("job")
+@processes_option
+@json_option
+def resume(job: str, processes: int | None, as_json: bool) -> None:
+    """Go on with a job that stopped, by its id or output location: only what is missing is run.
+
+    Needs nothing but storage: it works after Redis was emptied or replaced.
+
+    \b
+    nightshift resume s3://annotated/reviews/
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    found = find_job(job, storage, settings)
+    accepted = check_output(found.spec, storage)
+    assert accepted is not None
+    conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
+
+
+@click.command()
+@spec_options
+@json_option
+def submit(as_json: bool, **options: Any) -> None:
+    """Hand a job to the deployment's workers, print its id and return. Needs NIGHTSHIFT_REDIS_URL.
+
+    \b
+    nightshift submit job.yaml
+    """
+    settings = quiet_settings()
+    state = State(settings)  # says what is missing where no Redis is set up
+    state.ping()
+    accepted = accepted_job(spec_from_options(**options), Storage(), settings)
+    job = accepted.job
+    if accepted.found is not Found.ENDED:
+        enqueue(job, state, Broker(make_app(settings, "cli")))
+    if as_json:
+        click.echo(json.dumps({"job": job.id, "output": job.output, "found": accepted.found.value}))
+    else:
+        if accepted.found is not Found.NOTHING:
+            click.echo(f"{job.output} already has this job, {accepted.found.value}", err=True)
+        click.echo(job.id)
+
+
+@click.command()
+@spec_options
+@click.option("--no-sample", is_flag=True, help="Don't load the model to estimate the time.")
+@json_option
+def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
+    """Validate a job and print its shards, records, bytes and estimated time. Queues and writes nothing.
+
+    The estimate runs the model over the first records of the input, here.
+
+    \b
+    nightshift plan job.yaml
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    checked = validated(with_full_uris(spec_from_options(**options)), storage, settings)
+    sample = None if no_sample else estimate(checked, storage, settings)
+    limits = shard_limits(checked.spec, sample.rows_per_s if sample else None)
+    _, shards = planned(checked.spec, checked.columns, storage, settings, limits)
+    count = rows = size = 0
+    for shard in shards:
+        count, rows, size = count + 1, rows + shard.rows, size + shard.bytes
+    result: dict[str, Any] = {"shards": count, "records": rows, "bytes": size}
+    if sample is not None:
+        result |= {
+            "records_per_s": sample.rows_per_s,
+            "seconds": rows / sample.rows_per_s,
+            "sample": sample.rows,
+        }
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    click.echo(f"{count:,} shards, {rows:,} records, {size / 1e6:,.1f} MB of input")
+    if sample is not None:
+        click.echo(
+            f"about {duration(result['seconds'])} on one process like this one: {sample.rows_per_s:,.0f} records/s "
+            f"over a sample of {sample.rows}, once the model is loaded ({sample.load_s:.1f} s)"
+        )

@@ -1,0 +1,108 @@
+"""The options that describe a job on the command line, and the spec they come to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from schemas.errors import SpecError
+from schemas.job import JobSpec, parse_spec
+
+
+def spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A spec file and the options that add to it, or stand for it."""
+    for decorate in reversed(
+        [
+            click.argument("spec_file", required=False, type=click.Path(dir_okay=False), metavar="[JOB.yaml]"),
+            click.option("--task", help="What to do to each record; see `nightshift tasks`."),
+            click.option("--model", help="Hub id, s3:// prefix or local folder."),
+            click.option("--revision", help="Branch, tag or commit of a hub model."),
+            click.option("--input", "inputs", multiple=True, help="File, prefix/ or glob; may be given again."),
+            click.option("--output", help="A prefix or folder of this job's own."),
+            click.option(
+                "--column",
+                "columns",
+                multiple=True,
+                metavar="NAME=COLUMN",
+                help="The table's column for one of the task's, such as text=review_body.",
+            ),
+            click.option("--keep", help="Input columns to carry to the output, comma-separated."),
+            click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the task."),
+            click.option(
+                "--set",
+                "sets",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Any other key of the spec, such as shard.rows=500.",
+            ),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def spec_from_options(
+    spec_file: str | None,
+    task: str | None,
+    model: str | None,
+    revision: str | None,
+    inputs: tuple[str, ...],
+    output: str | None,
+    columns: tuple[str, ...],
+    keep: str | None,
+    params: tuple[str, ...],
+    sets: tuple[str, ...],
+) -> JobSpec:
+    """The spec of a file, with what the options say put over it. Raises SpecError with all that is wrong."""
+    data = _read(spec_file) if spec_file else {}
+    given: dict[str, Any] = {"task": task, "model": model, "revision": revision, "output.uri": output}
+    if inputs:
+        given["input.uri"] = inputs[0] if len(inputs) == 1 else list(inputs)
+    if keep is not None:
+        given["input.keep"] = [name.strip() for name in keep.split(",") if name.strip()]
+    given |= {f"input.columns.{name}": value for name, value in map(_pair, columns)}
+    given |= {f"params.{name}": _value(value) for name, value in map(_pair, params)}
+    given |= {name: _value(value) for name, value in map(_pair, sets)}
+    for path, value in given.items():
+        if value is not None:
+            _put(data, path, value)
+    return parse_spec(data)
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(Path(file).read_text())
+    except OSError as error:
+        raise SpecError.of("", f"the spec file {file!r} can't be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError.of("", f"the spec file {file!r} is neither YAML nor JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise SpecError.of("", f"the spec file {file!r} holds {type(data).__name__}, not keys and values")
+    return data
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"{text!r} is not of the form NAME=VALUE")
+    return name.strip(), value
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it: 2 is a number, true a truth value, [a, b] a list."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _put(data: dict[str, Any], path: str, value: Any) -> None:
+    *folders, name = path.split(".")
+    for folder in folders:
+        inner = data.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            raise SpecError.of(path, f"{folder!r} is {inner!r} in the spec file, not keys and values")
+        data = inner
+    data[name] = value

@@ -1,0 +1,118 @@
+"""Control: a job's plan and its end, run as Celery messages on the `control` queue by a process without torch."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.broker import Broker
+from jobs.files import read_job, read_manifest, write_manifest
+from jobs.finish import make_manifest
+from jobs.logs import bound, event
+from jobs.plan import PlanSize, planned, read_plan_size, shard_limits, write_plan
+from jobs.recover import committed
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from schemas.errors import AccessDenied, NotFound, Permanent, SpecError
+from schemas.job import AcceptedJob, JobSpec
+from schemas.manifest import ErrorInfo, JobStatus
+
+_log = logging.getLogger(__name__)
+_LOCK_S = 60.0
+
+
+class Control:
+    """Plans and finishes jobs. Either may run twice, or at once elsewhere: what they write is created once."""
+
+    def __init__(self, settings: Settings, state: State, broker: Broker, storage: Storage, name: str) -> None:
+        self._settings = settings
+        self._state = state
+        self._broker = broker
+        self._storage = storage
+        self._name = name
+
+    def plan_job(self, job: str, output: str) -> None:
+        """Write the job's plan if it has none, take up the parts it has, and release its first shards."""
+        with bound(job=job), self._alone(f"plan:{job}") as alone:
+            if not alone or self._state.status(job) is not JobStatus.PLANNING:
+                return
+            started = time.monotonic()
+            try:
+                accepted = self._job(output)
+                size = self._plan(accepted)
+            except (Permanent, SpecError, NotFound, AccessDenied) as error:
+                event(_log, "plan_failed", logging.ERROR, error=error.message)
+                if self._state.fail(job, ErrorInfo(code=error.code, message=error.message)):
+                    self._broker.finish_job(job, output)
+                return
+            done = committed(output, self._storage)
+            limit = error_limit(accepted.spec, size.rows)
+            event(
+                _log,
+                "planned",
+                shards=size.shards,
+                rows=size.rows,
+                done=len(done.shards),
+                seconds=time.monotonic() - started,
+            )
+            if self._state.start(job, size.shards, size.rows, limit, done.shards, done.rows, done.errors):
+                self._broker.finish_job(job, output)
+            self._broker.release(self._state, accepted.spec.task_schema)
+
+    def _job(self, output: str) -> AcceptedJob:
+        accepted = read_job(output, self._storage)
+        if accepted is None:
+            raise Permanent(f"the job's file is gone from {output}", code="job_gone")
+        return accepted
+
+    def _plan(self, job: AcceptedJob) -> PlanSize:
+        try:
+            return read_plan_size(job.output, self._storage)
+        except NotFound:
+            limits = shard_limits(job.spec, self._state.rate(job.spec.task, job.spec.model))
+            schema, shards = planned(job.spec, None, self._storage, self._settings, limits)
+            return write_plan(job.output, schema, shards, self._storage, self._name)
+
+    def finish_job(self, job: str, output: str) -> None:
+        """Write the job's manifest if it has none, from what storage holds."""
+        with bound(job=job), self._alone(f"finish:{job}") as alone:
+            progress = self._state.progress(job)
+            if not alone or progress is None or not progress.finishable:
+                return
+            manifest = read_manifest(output, self._storage)
+            if manifest is None:
+                made = make_manifest(self._job(output), progress, self._state.failed_shards(job), self._storage)
+                manifest = write_manifest(made, output, self._storage, self._name)
+            self._state.finish(job, manifest.status)
+            event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[bool]:
+        """Hold a lock within, renewed by a thread; whether it could be had. It only saves work."""
+        if not self._state.lock(name, self._name, _LOCK_S):
+            yield False
+            return
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_LOCK_S / 4):
+                self._state.lock(name, self._name, _LOCK_S)
+
+        thread = threading.Thread(target=renew, name="lock", daemon=True)
+        thread.start()
+        try:
+            yield True
+        finally:
+            over.set()
+            thread.join()
+            self._state.unlock(name, self._name)
+
+
+def error_limit(spec: JobSpec, rows: int) -> int | None:
+    """`max_errors` as a count of error rows: a number below 1 is a share of the job's records."""
+    if spec.max_errors is None:
+        return None
+    is_share = isinstance(spec.max_errors, float) and spec.max_errors < 1
+    return int(spec.max_errors * rows) if is_share else int(spec.max_errors)

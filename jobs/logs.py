@@ -1,0 +1,78 @@
+"""Logs: one line an event, `key=value` for people or JSON for machines, on standard error.
+
+An event's name is its message. Names that every line of an attempt shares (job, shard, attempt, task, model) are
+bound once by `bound` and added here.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+_bound: ContextVar[dict[str, Any]] = ContextVar("_bound", default={})  # noqa: B039 (never mutated)
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Add these fields to each line logged within, by this thread."""
+    token = _bound.set(_bound.get() | fields)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def event(logger: logging.Logger, name: str, level: int = logging.INFO, /, **fields: Any) -> None:
+    """Log the event `name` with its fields."""
+    logger.log(level, name, extra={"fields": _bound.get() | fields})
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, style: Literal["text", "json"]) -> None:
+        super().__init__()
+        self._json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = {
+            "time": when,
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        fields |= getattr(record, "fields", {})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if self._json:
+            return json.dumps(fields, default=str)
+        return " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+
+
+def _quoted(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n') else text
+
+
+def configure(level: str, style: Literal["text", "json"]) -> None:
+    """Send this process's log to standard error in one of the two styles."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(style))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in (
+        "celery",
+        "kombu",
+        "amqp",
+        "botocore",
+        "boto3",
+        "urllib3",
+        "s3transfer",
+        "httpx",
+        "filelock",
+        "huggingface_hub",
+    ):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

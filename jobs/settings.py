@@ -1,0 +1,105 @@
+"""Settings: one typed object, read once at each entry point and handed down. Nothing else reads the environment.
+
+Each setting is an environment variable `NIGHTSHIFT_<NAME>`, or a key of the TOML file that `NIGHTSHIFT_SETTINGS`
+names; the environment wins. S3 credentials, region and endpoint come from AWS's own chain instead.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas.errors import Problem, SpecError
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="forbid")
+
+    redis_url: SecretStr | None = Field(None, description="The Redis of a deployment; none runs everything here.")
+    home: Path = Field(Path("~/.nightshift"), description="Logs, cached models and, by default, the catalog.")
+    catalog: str | None = Field(None, description="Where a pointer to each job is kept; by default under `home`.")
+
+    allowed_inputs: list[str] = Field(["*"], description="Prefixes of inputs; `*` allows all.")
+    allowed_outputs: list[str] = Field(["*"], description="Prefixes of outputs; `*` allows all.")
+    allowed_models: list[str] = Field(["*"], description="Models by glob pattern, such as `distilbert/*`.")
+    allow_files: bool = Field(True, description="Whether local paths are allowed at all.")
+
+    lease_s: float = Field(60, gt=0, description="Seconds after which a silent worker's shard is released.")
+    renew_s: float = Field(10, gt=0, description="Seconds between two renewals of a lease.")
+    sweep_s: float = Field(5, gt=0, description="Seconds between two sweeps.")
+    grace_s: float = Field(30, gt=0, description="Seconds a stopping worker has to put its shard back.")
+    max_lost: int = Field(3, ge=1, description="How often a shard may lose its worker before it is given up.")
+    max_transient: int = Field(12, ge=1, description="How often a shard is retried for a fault that should pass.")
+    keep_state_s: int = Field(7 * 86400, ge=60, description="Seconds that Redis remembers an ended job.")
+
+    model_memory_gb: float = Field(8, gt=0, description="Models of at most this size in all stay loaded.")
+    batch_tokens: int | None = Field(None, ge=1, description="Padded tokens a batch; by default by the device.")
+    max_footer_mb: int = Field(64, ge=1, description="Largest Parquet footer read, in MiB.")
+    max_cell_mb: int = Field(16, ge=1, description="Largest text of one record, in MiB; a larger one is an error row.")
+
+    stop_file: Path | None = Field(None, description="Set by a supervisor for its processes: appears when to stop.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get("NIGHTSHIFT_SETTINGS")
+        toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+    @classmethod
+    def read(cls, **overrides: Any) -> "Settings":
+        """The settings of this process. Raises SpecError naming the variable at fault."""
+        file = os.environ.get("NIGHTSHIFT_SETTINGS")
+        if file and not Path(file).is_file():
+            raise SpecError.of("NIGHTSHIFT_SETTINGS", f"there is no file {file!r}")
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            problems = [
+                Problem("NIGHTSHIFT_" + "_".join(map(str, item["loc"])).upper(), item["msg"])
+                for item in error.errors(include_url=False, include_input=False)
+            ]
+            raise SpecError(problems) from None
+
+    @property
+    def home_dir(self) -> Path:
+        return self.home.expanduser().absolute()
+
+    @property
+    def catalog_uri(self) -> str:
+        return self.catalog or str(self.home_dir / "catalog")
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """`base` with these settings in it, for a process that this one starts."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        shown = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in given.items()
+            if value is not None
+        }
+        env = {k: v for k, v in base.items() if k != "NIGHTSHIFT_SETTINGS"}
+        return env | {f"NIGHTSHIFT_{name.upper()}": _to_text(value) for name, value in shown.items()}
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, list):
+        import json
+
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

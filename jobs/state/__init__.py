@@ -1,0 +1,342 @@
+"""State: what Redis knows of the jobs in flight. A cache: all of it can be rebuilt from storage.
+
+Each change is one Lua script beside this file, atomic in Redis and by Redis's clock; `prelude.lua` names the keys.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from importlib.resources import files
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from jobs.settings import Settings
+from schemas.errors import ServiceUnavailable
+from schemas.manifest import ErrorInfo, JobStatus
+from schemas.shard import ShardOrder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job as Redis sees it now. `rows_done` counts committed rows, `rows_live` those done in uncommitted shards.
+
+    Times are Unix seconds by Redis's clock; None where that hasn't happened yet.
+    """
+
+    job: str
+    task: str
+    output: str
+    status: JobStatus
+    shards: int
+    shards_done: int
+    shards_failed: int
+    shards_running: int
+    rows: int
+    rows_done: int
+    rows_live: int
+    errors: dict[str, int]
+    error: ErrorInfo | None
+    accepted: float
+    started: float | None
+    ended: float | None
+    now: float
+
+    @property
+    def finishable(self) -> bool:
+        """Whether all that is left of the job is its manifest."""
+        if self.status is JobStatus.RUNNING:
+            return self.shards_done + self.shards_failed >= self.shards
+        return self.status in (JobStatus.CANCELLING, JobStatus.FAILING) and not self.shards_running
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A supervisor that has reported within the last minute, and how many shards it can run at once."""
+
+    name: str
+    groups: list[str]
+    processes: int
+
+
+@contextmanager
+def _translated(address: str) -> Iterator[None]:
+    try:
+        yield
+    except redis.AuthenticationError:
+        raise ServiceUnavailable(f"Redis at {address} refuses the password in NIGHTSHIFT_REDIS_URL") from None
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise ServiceUnavailable(
+            f"Redis at {address} can't be reached: {error}. Start it, correct NIGHTSHIFT_REDIS_URL, or unset that "
+            "to run everything on this machine"
+        ) from error
+
+
+def _guarded(
+    method: Callable[Concatenate["State", P], R],
+) -> Callable[Concatenate["State", P], R]:
+    """Translates Redis's errors, once, where they enter."""
+
+    @wraps(method)
+    def call(self: "State", *args: P.args, **kwargs: P.kwargs) -> R:
+        with _translated(self.address):
+            return method(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+class State:
+    """The jobs in flight. Every method raises ServiceUnavailable where Redis can't be reached."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.redis_url is None:
+            raise ServiceUnavailable("no Redis is set up: set NIGHTSHIFT_REDIS_URL, such as redis://localhost:6379/0")
+        url = settings.redis_url.get_secret_value()
+        self._redis: Any = redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=10,
+            socket_connect_timeout=5,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), 3),
+        )
+        where = self._redis.connection_pool.connection_kwargs
+        self.address = str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
+        self._settings = settings
+        self._scripts: dict[str, Any] = {}
+
+    def _run(self, script: str, *args: str | float) -> Any:
+        if script not in self._scripts:
+            folder = files("jobs.state")
+            source = (folder / "prelude.lua").read_text() + (folder / f"{script}.lua").read_text()
+            self._scripts[script] = self._redis.register_script(source)
+        return self._scripts[script](args=args)
+
+    def _key(self, job: str, part: str = "") -> str:
+        return f"nightshift:job:{job}" + (f":{part}" if part else "")
+
+    # --- the producer's side -------------------------------------------------------------------------------------
+
+    @_guarded
+    def ping(self) -> None:
+        self._redis.ping()
+
+    @_guarded
+    def add(self, job: str, task: str, output: str, priority: int, accepted: float) -> bool:
+        """Enter an accepted job, to be planned. False where it is known and has not ended: it goes on as it is."""
+        status = self._redis.hget(self._key(job), "status")
+        if status is not None and not JobStatus(status).final:
+            return False
+        fields: dict[Any, Any] = {
+            "status": JobStatus.PLANNING,
+            "task": task,
+            "output": output,
+            "priority": priority,
+            "accepted": accepted,
+        }
+        with self._redis.pipeline() as pipe:
+            parts = ("", "done", "failed", "again", "held", "live", "errors", "lost", "tries")
+            pipe.delete(*(self._key(job, part) for part in parts))
+            pipe.hset(self._key(job), mapping=fields)
+            pipe.zadd("nightshift:active", {job: accepted})
+            pipe.execute()
+        return True
+
+    @_guarded
+    def start(
+        self,
+        job: str,
+        shards: int,
+        rows: int,
+        max_errors: int | None,
+        done: Sequence[int],
+        rows_done: int,
+        errors: dict[str, int],
+    ) -> bool:
+        """The plan stands; the shards that aren't done may be released. True where none is left to do."""
+        limit = "" if max_errors is None else max_errors
+        done_json = json.dumps(list(done)) if done else "[]"
+        return bool(self._run("start", job, shards, rows, limit, done_json, rows_done, json.dumps(errors)))
+
+    @_guarded
+    def cancel(self, job: str) -> bool:
+        """Stop the job. False where it had ended, or was being stopped, or is not known."""
+        return int(self._run("stop", job, JobStatus.CANCELLING, "")) >= 0
+
+    @_guarded
+    def fail(self, job: str, error: ErrorInfo) -> bool:
+        """Stop the job for an error that trying again won't mend. True where only the manifest is left to write."""
+        return int(self._run("stop", job, JobStatus.FAILING, error.model_dump_json())) == 1
+
+    @_guarded
+    def finish(self, job: str, status: JobStatus) -> None:
+        self._run("finish", job, status, self._settings.keep_state_s)
+
+    @_guarded
+    def status(self, job: str) -> JobStatus | None:
+        found = self._redis.hget(self._key(job), "status")
+        return JobStatus(found) if found else None
+
+    @_guarded
+    def progress(self, job: str) -> Progress | None:
+        """How far the job is, or None where Redis doesn't know it."""
+        with self._redis.pipeline() as pipe:
+            pipe.hgetall(self._key(job))
+            pipe.hvals(self._key(job, "live"))
+            pipe.hgetall(self._key(job, "errors"))
+            pipe.hlen(self._key(job, "held"))
+            pipe.hlen(self._key(job, "failed"))
+            pipe.time()
+            fields, live, errors, held, failed, (seconds, micros) = pipe.execute()
+        if not fields:
+            return None
+
+        def seconds_of(name: str) -> float | None:
+            return float(fields[name]) if fields.get(name) else None
+
+        return Progress(
+            job=job,
+            task=fields["task"],
+            output=fields["output"],
+            status=JobStatus(fields["status"]),
+            shards=int(fields.get("shards", 0)),
+            shards_done=int(fields.get("done", 0)),
+            shards_failed=failed,
+            shards_running=held,
+            rows=int(fields.get("rows", 0)),
+            rows_done=int(fields.get("rows_done", 0)),
+            rows_live=sum(map(int, live)),
+            errors={code: int(count) for code, count in errors.items()},
+            error=ErrorInfo.model_validate_json(fields["error"]) if fields.get("error") else None,
+            accepted=float(fields["accepted"]),
+            started=seconds_of("started"),
+            ended=seconds_of("ended"),
+            now=seconds + micros / 1e6,
+        )
+
+    @_guarded
+    def failed_shards(self, job: str) -> dict[int, ErrorInfo]:
+        """The shards that were given up, and why."""
+        found = self._redis.hgetall(self._key(job, "failed"))
+        return {int(shard): ErrorInfo.model_validate_json(error) for shard, error in found.items()}
+
+    @_guarded
+    def active_jobs(self) -> list[str]:
+        """The jobs that have not ended, oldest first."""
+        return list(self._redis.zrange("nightshift:active", 0, -1))
+
+    # --- the worker's side ---------------------------------------------------------------------------------------
+
+    @_guarded
+    def release(self, task: str, window: int) -> list[ShardOrder]:
+        """The shards to send now, so that `window` of the task's shards wait in its queue."""
+        found = self._run("release", task, window)
+        return [ShardOrder(job=j, task=task, shard=int(s), shards=int(n), output=o) for j, s, n, o in found]
+
+    @_guarded
+    def claim(self, order: ShardOrder, attempt: str) -> str:
+        """Take the shard's lease. `claimed` where that worked; what stood against it otherwise."""
+        return str(self._run("claim", order.job, order.shard, order.task, attempt, self._settings.lease_s))
+
+    @_guarded
+    def renew(self, order: ShardOrder, attempt: str, rows: int) -> str:
+        """Renew the lease, and say how many rows are done. The job's status, or `lost`."""
+        return str(self._run("renew", order.job, order.shard, attempt, self._settings.lease_s, rows))
+
+    @_guarded
+    def commit(self, order: ShardOrder, attempt: str, rows: int, errors: dict[str, int]) -> bool:
+        """The shard's part is in storage. True where the job wants finishing."""
+        return bool(self._run("commit", order.job, order.shard, attempt, rows, json.dumps(errors)))
+
+    @_guarded
+    def put_back(self, order: ShardOrder, attempt: str, delay_s: float = 0) -> bool:
+        """Let the lease go; the shard is released again, after the delay. True where the job wants finishing."""
+        return bool(self._run("put_back", order.job, order.shard, attempt, delay_s))
+
+    @_guarded
+    def fail_shard(self, order: ShardOrder, attempt: str, error: ErrorInfo) -> bool:
+        """Give the shard up; the job goes on. True where the job wants finishing."""
+        return bool(self._run("fail_shard", order.job, order.shard, attempt, error.model_dump_json()))
+
+    @_guarded
+    def tries(self, order: ShardOrder) -> int:
+        """How often the shard was put back for a fault that should pass."""
+        return int(self._redis.hget(self._key(order.job, "tries"), str(order.shard)) or 0)
+
+    # --- the sweep's side ----------------------------------------------------------------------------------------
+
+    @_guarded
+    def lock(self, name: str, owner: str, seconds: float) -> bool:
+        """Take or renew a lock for so long. False where another owner has it."""
+        key = f"nightshift:lock:{name}"
+        if self._redis.set(key, owner, nx=True, px=int(seconds * 1000)):
+            return True
+        return self._redis.get(key) == owner and bool(self._redis.pexpire(key, int(seconds * 1000)))
+
+    @_guarded
+    def unlock(self, name: str, owner: str) -> None:
+        key = f"nightshift:lock:{name}"
+        if self._redis.get(key) == owner:
+            self._redis.delete(key)
+
+    @_guarded
+    def sweep(self) -> tuple[list[str], list[str], int]:
+        """Release what nobody works on. The jobs to finish, the jobs to plan, how many leases had run out."""
+        error = ErrorInfo(
+            code="worker_lost",
+            message=f"the worker was lost {self._settings.max_lost} times while it ran this shard",
+        )
+        finish, plan, expired = self._run("sweep", self._settings.max_lost, error.model_dump_json())
+        return finish, plan, int(expired)
+
+    @_guarded
+    def requeue_lost(self, task: str, queue: str, older_than_s: float) -> int:
+        """Release again the shards whose messages are gone: released long ago, unclaimed, and nothing in the queue."""
+        if self._redis.llen(queue):
+            return 0
+        return int(self._run("requeue", task, older_than_s))
+
+    @_guarded
+    def report_worker(self, name: str, groups: Sequence[str], processes: int) -> None:
+        info = json.dumps({"name": name, "groups": list(groups), "processes": processes})
+        self._redis.set(f"nightshift:worker:{name}", info, ex=60)
+        self._redis.sadd("nightshift:workers", name)
+
+    @_guarded
+    def forget_worker(self, name: str) -> None:
+        self._redis.delete(f"nightshift:worker:{name}")
+        self._redis.srem("nightshift:workers", name)
+
+    @_guarded
+    def workers(self) -> list[WorkerInfo]:
+        """The supervisors alive now."""
+        names = sorted(self._redis.smembers("nightshift:workers"))
+        found = self._redis.mget([f"nightshift:worker:{name}" for name in names]) if names else []
+        for name, info in zip(names, found, strict=True):
+            if info is None:
+                self._redis.srem("nightshift:workers", name)
+        return [WorkerInfo(**json.loads(info)) for info in found if info]
+
+    def window(self, group: str) -> int:
+        """How many of a task's shards may wait unclaimed: enough that no process waits, few enough to be fair."""
+        return max(2, 2 * sum(worker.processes for worker in self.workers() if group in worker.groups))
+
+    # --- measured rates ------------------------------------------------------------------------------------------
+
+    @_guarded
+    def note_rate(self, task: str, model: str, rows_per_s: float) -> None:
+        """Remember how fast a process last worked on this model, for planning."""
+        self._redis.hset("nightshift:rates", f"{task} {model}", rows_per_s)
+
+    @_guarded
+    def rate(self, task: str, model: str) -> float | None:
+        """Records a second that a process last did with this model."""
+        found = self._redis.hget("nightshift:rates", f"{task} {model}")
+        return float(found) if found else None

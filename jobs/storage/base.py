@@ -1,0 +1,103 @@
+"""What a store is, what it says of an object, and how URIs are written."""
+
+import io
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+from schemas.errors import NightshiftError, SpecError
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object as it was seen: `etag` changes whenever its content does, `size` is in bytes."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+class PinnedReader(io.RawIOBase):
+    """A seekable reader of one version of an object.
+
+    Where a read fails, `failure` keeps the error, since a library that reads through this file (pyarrow) may
+    raise one of its own instead.
+    """
+
+    def __init__(self, info: ObjectInfo) -> None:
+        super().__init__()
+        self.info = info
+        self.failure: NightshiftError | None = None
+        self._position = 0
+
+    @abstractmethod
+    def _read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, both inside the object."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self.info.size - self._position)
+        length = left if size is None or size < 0 else min(size, left)
+        if not length:
+            return b""
+        try:
+            data = self._read_at(self._position, length)
+        except NightshiftError as error:
+            self.failure = error
+            raise
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        return self.read(-1)
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+class Store(Protocol):
+    """See `Storage`, which has the same methods and says what each promises."""
+
+    def stat(self, uri: str) -> ObjectInfo: ...
+    def list(self, prefix: str) -> Iterator[ObjectInfo]: ...
+    def open(self, info: ObjectInfo) -> PinnedReader: ...
+    def read(self, uri: str) -> bytes: ...
+    def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo: ...
+    def refuses_overwrite(self, uri: str) -> bool: ...
+
+
+def normalized(uri: str, field: str) -> str:
+    """A URI as Nightshift writes it: `s3://bucket/key`, or an absolute local path; a trailing slash stays.
+
+    Raises SpecError, naming `field`, for any other scheme.
+    """
+    scheme = urlsplit(uri).scheme if "://" in uri else ""
+    if scheme == "s3":
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise SpecError.of(field, f"{uri!r} names no bucket; write s3://BUCKET/PREFIX/")
+        return f"s3://{bucket}/{key}"
+    if scheme not in ("", "file"):
+        raise SpecError.of(field, f"{uri!r}: {scheme}:// is not supported; use s3:// or a local path")
+    path = unquote(urlsplit(uri).path) if scheme else uri
+    absolute = str(Path(path).expanduser().absolute().resolve())
+    return absolute + "/" if path.endswith("/") and not absolute.endswith("/") else absolute

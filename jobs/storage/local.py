@@ -1,0 +1,117 @@
+"""Local folders as a store. An object appears whole or not at all: written aside, synced, then hard-linked."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from jobs.storage.base import ObjectInfo, PinnedReader
+from schemas.errors import AccessDenied, AlreadyExists, InputChanged, NotFound, Permanent, Transient
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """The operating system's errors as ours, by their class and errno."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise NotFound(f"there is no file {path}") from None
+    except FileExistsError:
+        raise AlreadyExists(f"{path} exists already") from None
+    except PermissionError:
+        raise AccessDenied(f"no permission for {path}") from None
+    except OSError as error:
+        raise Transient(f"{path}: {error.strerror or error}") from error
+
+
+def _info(path: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+class _LocalReader(PinnedReader):
+    def __init__(self, info: ObjectInfo) -> None:
+        super().__init__(info)
+        with _translated(info.uri):
+            self._file = Path(info.uri).open("rb", buffering=0)  # noqa: SIM115 (closed by `close`)
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        with _translated(self.info.uri):
+            data = os.pread(self._file.fileno(), length, offset)
+            if _info(self.info.uri, os.fstat(self._file.fileno())) != self.info:
+                raise InputChanged(f"{self.info.uri} was changed after the job was planned; submit a new job for it")
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class LocalStore:
+    def stat(self, uri: str) -> ObjectInfo:
+        with _translated(uri):
+            status = Path(uri).stat()
+            if not Path(uri).is_file():
+                raise IsADirectoryError
+            return _info(uri, status)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        folder, start = os.path.split(prefix)
+        with _translated(prefix):
+            if Path(folder).is_dir():
+                yield from self._walk(folder, start)
+
+    def _walk(self, folder: str, start: str = "") -> Iterator[ObjectInfo]:
+        """Files below `folder` in the order of their URIs, as S3 lists keys."""
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name.startswith(start)]
+        for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir()):
+            if entry.is_dir():
+                yield from self._walk(entry.path)
+            elif entry.is_file():
+                yield _info(entry.path, entry.stat())
+
+    def open(self, info: ObjectInfo) -> PinnedReader:
+        return _LocalReader(info)
+
+    def read(self, uri: str) -> bytes:
+        with _translated(uri):
+            return Path(uri).read_bytes()
+
+    def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo:
+        target = Path(uri)
+        aside = target.with_name(f"_tmp-{owner}-{secrets.token_hex(4)}")
+        with _translated(uri):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with aside.open("xb") as file:
+                    source = BytesIO(body) if isinstance(body, bytes) else body
+                    source.seek(0)
+                    shutil.copyfileobj(source, file, 1 << 20)
+                    file.flush()
+                    os.fsync(file.fileno())
+                try:
+                    os.link(aside, target)
+                except OSError as error:
+                    if isinstance(error, FileExistsError):
+                        raise
+                    raise Permanent(f"{target.parent} can't hard-link files, which commits rely on: {error}") from error
+                self._sync_folder(target.parent)
+                return _info(uri, target.stat())
+            finally:
+                aside.unlink(missing_ok=True)
+
+    @staticmethod
+    def _sync_folder(folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def refuses_overwrite(self, uri: str) -> bool:
+        return True

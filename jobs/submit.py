@@ -1,0 +1,119 @@
+"""Submission: from a spec to an accepted job, durable in storage, and entered in Redis to be planned."""
+
+import getpass
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from jobs.broker import Broker
+from jobs.files import add_to_catalog, read_job, read_manifest, write_job
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from jobs.validate import Validated
+from schemas import __version__
+from schemas.errors import SpecError
+from schemas.job import AcceptedJob, JobSpec
+from schemas.layout import JOB, child
+from schemas.manifest import Manifest
+
+
+class Found(Enum):
+    """What stood at the output location when a spec was accepted."""
+
+    NOTHING = "nothing"
+    UNFINISHED = "unfinished"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The job of a spec: a new one, or the one of the same spec that has the output location already."""
+
+    job: AcceptedJob
+    found: Found
+    manifest: Manifest | None
+
+
+def check_output(spec: JobSpec, storage: Storage) -> Accepted | None:
+    """The job that has the spec's output location, if it asks for the same. Needs no validated spec, so that a job
+    that is done is found done even where its input or model is gone.
+
+    Raises SpecError where another job's results, or foreign data, lie there.
+    """
+    output = spec.output.uri
+    there = read_job(output, storage)
+    if there is not None:
+        return _same(there, spec, storage)
+    foreign = next(iter(storage.list(output)), None)
+    if foreign is not None:
+        raise SpecError.of("output.uri", f"{output!r} is not empty: it holds {foreign.uri!r}; name another location")
+    return None
+
+
+def accept(validated: Validated, storage: Storage, settings: Settings) -> Accepted:
+    """Write the catalog's pointer and `_job.json`: from here on the job exists, whatever happens to Redis.
+
+    Raises SpecError where another job came first, or where the store can't create objects conditionally.
+    """
+    spec = validated.spec
+    job = accepted_job(validated)
+    add_to_catalog(job, storage, settings.catalog_uri)
+    there = write_job(job, storage)
+    if there.id != job.id:
+        return _same(there, spec, storage)
+    if not storage.refuses_overwrite(child(job.output, JOB)):
+        raise SpecError.of(
+            "output.uri",
+            f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use a "
+            "store that honours conditional writes",
+        )
+    return Accepted(job, Found.NOTHING, None)
+
+
+def accepted_job(validated: Validated) -> AcceptedJob:
+    """A new job of this spec, written nowhere yet."""
+    return AcceptedJob(
+        id=new_job_id(),
+        spec=validated.spec,
+        fingerprint=validated.spec.fingerprint(),
+        model=validated.model,
+        accepted_at=datetime.now(UTC),
+        accepted_by=getpass.getuser(),
+        version=__version__,
+    )
+
+
+def _same(there: AcceptedJob, spec: JobSpec, storage: Storage) -> Accepted:
+    if there.fingerprint != spec.fingerprint():
+        raise SpecError.of(
+            "output.uri",
+            f"{there.output!r} belongs to job {there.id}, which has another spec ({_differences(there.spec, spec)}); "
+            "name another location",
+        )
+    manifest = read_manifest(there.output, storage)
+    return Accepted(there, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)
+
+
+def _differences(there: JobSpec, here: JobSpec) -> str:
+    ours, theirs = here.model_dump(mode="json"), there.model_dump(mode="json")
+    names = [name for name in ours if ours[name] != theirs[name]]
+    return "different " + ", ".join(names)
+
+
+def enqueue(job: AcceptedJob, state: State, broker: Broker) -> None:
+    """Enter an accepted job in Redis and ask for its plan. A job that is known there and goes on is left as it is."""
+    spec = job.spec
+    if state.add(job.id, spec.task, job.output, spec.priority, job.accepted_at.timestamp()):
+        broker.plan_job(job.id, job.output)
+
+
+def new_job_id() -> str:
+    """An id that sorts by time: `20261120-031500-k3v9x2`."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{_letters(6)}"
+
+
+def _letters(count: int, alphabet: Sequence[str] = "0123456789abcdefghjkmnpqrstvwxyz") -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(count))

@@ -1,0 +1,89 @@
+"""Validation: everything about a job spec that can be judged before anything is queued."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyarrow as pa
+
+from jobs.footers import read_footer
+from jobs.inputs import check_allowed, input_files
+from jobs.models import resolve_model
+from jobs.settings import Settings
+from jobs.storage import Storage
+from jobs.storage.base import normalized
+from schemas.errors import Problem, SpecError, Unreadable
+from schemas.job import JobSpec, ResolvedModel
+from schemas.output import read_schema
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A spec with its URIs written out in full, its model pinned, and the schema of the columns it reads."""
+
+    spec: JobSpec
+    model: ResolvedModel
+    columns: pa.Schema
+
+
+def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
+    """Judge the spec whole. Raises SpecError with every problem found, Transient where a store is away."""
+    spec = with_full_uris(spec)
+    problems: list[Problem] = []
+
+    def judged(check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except SpecError as error:
+            problems.extend(error.problems)
+            return None
+
+    judged(lambda: _check_locations(spec, settings))
+    model = judged(lambda: resolve_model(spec, storage, settings))
+    columns = judged(lambda: _input_columns(spec, storage, settings)) if not problems or model is None else None
+    if problems or model is None or columns is None:
+        raise SpecError(problems)
+    return Validated(spec, model, columns)
+
+
+def with_full_uris(spec: JobSpec) -> JobSpec:
+    """The spec with every location absolute, as a worker elsewhere needs it. Raises SpecError for a foreign scheme."""
+    uri = spec.input.uri
+    inputs = (
+        normalized(uri, "input.uri")
+        if isinstance(uri, str)
+        else [normalized(one, f"input.uri.{i}") for i, one in enumerate(uri)]
+    )
+    output = normalized(spec.output.uri, "output.uri").rstrip("/") + "/"
+    return spec.model_copy(
+        update={
+            "input": spec.input.model_copy(update={"uri": inputs}),
+            "output": spec.output.model_copy(update={"uri": output}),
+        }
+    )
+
+
+def _check_locations(spec: JobSpec, settings: Settings) -> None:
+    output = spec.output.uri
+    check_allowed(output, settings.allowed_outputs, settings, "output.uri")
+    if output.startswith("s3://") and output.count("/") == 3:
+        raise SpecError.of("output.uri", f"{output!r} is a whole bucket; name a prefix in it for this job alone")
+    for uri in spec.input.uris:
+        check_allowed(uri, settings.allowed_inputs, settings, "input.uri")
+        folder = uri.rstrip("/") + "/"
+        if output.startswith(folder):
+            raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
+
+
+def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:
+    """The columns to read, by the first file's footer; planning holds every other file to it."""
+    if spec.input.format == "media":
+        raise SpecError.of("input.format", f"{spec.task} reads parquet, not media")
+    first = next(input_files(storage, spec.input.uris, "parquet"))
+    try:
+        footer = read_footer(storage, first, settings.max_footer_mb << 20)
+    except Unreadable as error:
+        raise SpecError.of("input.uri", error.message) from None
+    return read_schema(spec, footer.schema)

@@ -1,0 +1,111 @@
+"""The one error tree. Code decides by class, never by a message's text.
+
+    NightshiftError
+    ├── SpecError              what was asked for is wrong; nothing was queued
+    ├── NotFound, AlreadyExists, AccessDenied    what a store answered about one object
+    ├── ServiceUnavailable     Redis can't be reached from here
+    ├── Permanent              fails the job: trying again would fail again
+    ├── Transient              the shard is tried again later; not counted against it
+    ├── Unreadable             a slice of the input can't be read: its shard fails, the job goes on
+    │   └── InputChanged       … because the object is not the one that was planned
+    ├── RecordError            one record can't be done: its `error` column says why
+    └── Interrupted            the attempt ends without an outcome; its shard goes back
+        ├── LeaseLost, ShuttingDown, JobEnded
+
+Foreign errors (botocore, pyarrow, redis, torch, OSError) are translated once, where they enter.
+"""
+
+from dataclasses import dataclass
+
+
+class NightshiftError(Exception):
+    """Base of every error that Nightshift raises on purpose."""
+
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a job spec: the dotted path of the field, and what to do about it."""
+
+    field: str
+    message: str
+
+
+class SpecError(NightshiftError):
+    """A job spec that can't be accepted, with every problem found in it."""
+
+    code = "invalid_spec"
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in problems))
+        self.problems = problems
+
+    @classmethod
+    def of(cls, field: str, message: str) -> "SpecError":
+        return cls([Problem(field, message)])
+
+
+class NotFound(NightshiftError):
+    code = "not_found"
+
+
+class AlreadyExists(NightshiftError):
+    code = "already_exists"
+
+
+class AccessDenied(NightshiftError):
+    code = "access_denied"
+
+
+class ServiceUnavailable(NightshiftError):
+    code = "service_unavailable"
+
+
+class Permanent(NightshiftError):
+    code = "permanent"
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class Transient(NightshiftError):
+    code = "transient"
+
+
+class Unreadable(NightshiftError):
+    code = "unreadable"
+
+
+class InputChanged(Unreadable):
+    code = "input_changed"
+
+
+class RecordError(NightshiftError):
+    """One record can't be done. `code` is stable and documented with the task; `message` is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Interrupted(NightshiftError):
+    code = "interrupted"
+
+
+class LeaseLost(Interrupted):
+    code = "lease_lost"
+
+
+class ShuttingDown(Interrupted):
+    code = "shutting_down"
+
+
+class JobEnded(Interrupted):
+    code = "job_ended"

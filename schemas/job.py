@@ -1,0 +1,203 @@
+"""The job spec: one shape for file, command line, API, schedule and `_job.json`."""
+
+import hashlib
+import json
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PositiveInt, ValidationError, model_validator
+
+from schemas.errors import Problem, SpecError
+from schemas.task import Task, TaskParams
+from schemas.tasks import all_tasks, find_task
+
+Uri = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """Base of everything in a job spec: unknown keys are refused, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputSpec(Strict):
+    uri: Uri | Annotated[list[Uri], Field(min_length=1)] = Field(
+        description="A file, a prefix ending in `/`, a glob, or a list of these; `s3://` or a local path."
+    )
+    format: Literal["parquet", "media"] | None = Field(None, description="Inferred where not given.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="What the task calls a column: what the table calls it. Same names need no entry.",
+    )
+    keep: list[str] | None = Field(
+        None, description="Input columns to carry to the output; null keeps all that hold no binary data."
+    )
+
+    @property
+    def uris(self) -> list[str]:
+        return [self.uri] if isinstance(self.uri, str) else self.uri
+
+
+class OutputSpec(Strict):
+    uri: Uri = Field(description="A prefix of this job's own; `s3://` or a local folder.")
+
+
+class ShardSpec(Strict):
+    rows: PositiveInt | None = Field(None, description="Records a shard at most; null plans about a minute of work.")
+    bytes: PositiveInt | None = Field(None, description="Uncompressed input bytes a shard at most.")
+
+
+class JobSpec(Strict):
+    """One task, one model at one revision, one input, one output location."""
+
+    task: str = Field(description="An id of the task catalogue.")
+    model: str = Field(min_length=1, description="Hub id, `s3://` prefix or local folder.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
+    input: InputSpec
+    output: OutputSpec
+    params: dict[str, Any] = Field(default_factory=dict, description="The task's own parameters.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: Literal["auto"] | PositiveInt = Field(
+        "auto", description="`auto` batches by cost; a number caps the records of a batch."
+    )
+    seed: int = Field(0, ge=0)
+    shard: ShardSpec = ShardSpec()
+    max_errors: int | float | None = Field(
+        None,
+        ge=0,
+        description="Fail the job above this many error rows: 100, or 0.01 as a share; null never does.",
+    )
+    priority: int = Field(5, ge=0, le=9, description="0 last … 9 first.")
+    labels: dict[str, str] = Field(default_factory=dict)
+    notify: HttpUrl | None = Field(None, description="A URL that gets a signed POST when the job ends.")
+
+    @model_validator(mode="after")
+    def _settle(self) -> "JobSpec":
+        """Write the task's id for its alias, and its parameters' defaults beside the ones given."""
+        task = find_task(self.task)
+        try:
+            params = task.params.model_validate(self.params)
+        except ValidationError as error:
+            raise SpecError(_problems(error, task.params, prefix=("params",))) from None
+        for name, value in {"task": task.id, "params": params.model_dump(mode="json")}.items():
+            object.__setattr__(self, name, value)
+        known = [column.name for column in task.columns]
+        for name in self.input.columns:
+            if name not in known:
+                raise SpecError.of("input.columns", f"{task.id} has no column {name!r}; it has {', '.join(known)}")
+        if isinstance(self.max_errors, float) and self.max_errors >= 1 and self.max_errors != int(self.max_errors):
+            raise SpecError.of("max_errors", f"{self.max_errors} is neither a count nor a share below 1")
+        return self
+
+    @property
+    def task_schema(self) -> Task:
+        return find_task(self.task)
+
+    @property
+    def task_params(self) -> TaskParams:
+        """The parameters as the task's own type."""
+        return self.task_schema.params.model_validate(self.params)
+
+    def column(self, name: str) -> str:
+        """What the table calls the task's column `name`."""
+        return self.input.columns.get(name, name)
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides the results: two specs of one fingerprint ask for the same output."""
+        decides = self.model_dump(mode="json", exclude={"priority", "labels", "notify", "max_errors"})
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class ResolvedModel(Strict):
+    """The model as a worker loads it: `source` is what the spec named, `revision` pins its content.
+
+    A hub model's revision is a commit; a folder's or prefix's is a digest of its files' names and contents' sizes.
+    """
+
+    source: str
+    kind: Literal["hub", "s3", "local"]
+    revision: str
+
+
+class AcceptedJob(Strict):
+    """`_job.json`: the spec as accepted, everything in it resolved."""
+
+    id: str
+    spec: JobSpec
+    fingerprint: str
+    model: ResolvedModel
+    accepted_at: datetime
+    accepted_by: str
+    version: str
+
+    @property
+    def output(self) -> str:
+        return self.spec.output.uri
+
+
+def parse_spec(data: object) -> JobSpec:
+    """A JobSpec from parsed YAML or JSON.
+
+    Raises SpecError with every problem found, each with its field and, for an unknown key, the nearest known one.
+    """
+    if not isinstance(data, dict):
+        raise SpecError.of("", f"a job spec is a mapping of keys to values, not {type(data).__name__}")
+    try:
+        return JobSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(_problems(error, JobSpec)) from None
+
+
+# What pydantic adds to a path for the branch of a union that it tried; not part of the field's name.
+_UNION_BRANCHES = (
+    "constrained-str",
+    "list[constrained-str]",
+    "literal['auto']",
+    "constrained-int",
+    "int",
+    "float",
+)
+
+
+def _problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[Problem]:
+    found: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        path = [str(part) for part in item["loc"] if part not in _UNION_BRANCHES]
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(path[:-1], model)
+            near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
+            message = "unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+        elif item["type"] == "missing":
+            message = "is required"
+        else:
+            message = f"{item['msg']}, not {item['input']!r}"
+        name = ".".join([*prefix, *path])
+        found[name] = f"{found[name]}, or {message}" if name in found else message
+    return [Problem(name, message) for name, message in found.items()]
+
+
+def _keys_at(path: list[str], model: type[BaseModel]) -> list[str]:
+    """The known keys of the mapping at `path` inside `model`."""
+    for name in path:
+        inner = model.model_fields[name].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return list(model.model_fields)
+
+
+def spec_json_schema() -> dict[str, Any]:
+    """The JSON Schema of a job spec, with each task's parameters under the condition that the task is named."""
+    schema = JobSpec.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    tasks = all_tasks()
+    schema["properties"]["task"]["enum"] = [name for t in tasks.values() for name in (t.id, *t.aliases)]
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"task": {"enum": [task.id, *task.aliases]}}},
+            "then": {"properties": {"params": task.params.model_json_schema()}},
+        }
+        for task in tasks.values()
+    ]
+    return schema

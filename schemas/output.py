@@ -1,0 +1,86 @@
+"""The schema of an output row: kept input columns, `prediction`, `error`, `source_uri`, `source_row`."""
+
+import pyarrow as pa
+
+from schemas.errors import SpecError
+from schemas.job import JobSpec
+from schemas.task import Task
+
+ERROR = pa.struct([("code", pa.string()), ("message", pa.string())])
+SOURCE_URI = pa.dictionary(pa.int32(), pa.string())
+
+OWN_COLUMNS = ("prediction", "error", "source_uri", "source_row")
+
+
+def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
+    """The columns that a job reads of a table with this schema: the task's and the kept ones, in table order.
+
+    Raises SpecError where a column is missing, is of a type the task can't read, or collides with an output column.
+    """
+    names = set(task_columns(spec, table).values()) | set(kept_columns(spec, table))
+    return pa.schema([field for field in table if field.name in names])
+
+
+def task_columns(spec: JobSpec, table: pa.Schema) -> dict[str, str]:
+    """The task's column names → the table's, for those columns that the job uses."""
+    found = {}
+    for column in spec.task_schema.columns:
+        name = spec.column(column.name)
+        if name not in table.names:
+            if not column.required and column.name not in spec.input.columns:
+                continue
+            raise SpecError.of(
+                f"input.columns.{column.name}",
+                f"the input has no column {name!r}; it has {', '.join(map(repr, table.names)) or 'none'}: "
+                f"name the right one with {column.name}: COLUMN",
+            )
+        arrow = table.field(name).type
+        if not column.fits(arrow):
+            raise SpecError.of(
+                f"input.columns.{column.name}",
+                f"column {name!r} is {arrow}, not {' or '.join(column.accepts)}",
+            )
+        found[column.name] = name
+    return found
+
+
+def kept_columns(spec: JobSpec, table: pa.Schema) -> list[str]:
+    """The input columns that the output carries, in table order."""
+    if spec.input.keep is None:
+        kept = [field.name for field in table if not _holds_binary(field.type)]
+        way_out = "list the columns to carry in input.keep"
+    else:
+        kept = spec.input.keep
+        way_out = "leave them out of input.keep"
+        missing = [name for name in kept if name not in table.names]
+        if missing:
+            raise SpecError.of("input.keep", f"the input has no column {', '.join(map(repr, missing))}")
+    taken = [name for name in kept if name in OWN_COLUMNS]
+    if taken:
+        raise SpecError.of(
+            "input.keep",
+            f"input columns {', '.join(map(repr, taken))} collide with output columns; {way_out}",
+        )
+    return [name for name in table.names if name in kept]
+
+
+def _holds_binary(arrow: pa.DataType) -> bool:
+    if pa.types.is_dictionary(arrow):
+        return _holds_binary(arrow.value_type)
+    if arrow.num_fields:
+        return any(_holds_binary(arrow.field(i).type) for i in range(arrow.num_fields))
+    return str(arrow) in ("binary", "large_binary", "binary_view")
+
+
+def output_schema(task: Task, kept: pa.Schema) -> pa.Schema:
+    """The schema of a part: `kept` is the schema of the kept input columns."""
+    return pa.schema(
+        [
+            *(field.remove_metadata() for field in kept),
+            pa.field("prediction", task.prediction),
+            pa.field("error", ERROR),
+            pa.field("source_uri", SOURCE_URI),
+            pa.field("source_row", pa.int64()),
+        ],
+        metadata={"nightshift.task": task.id, "nightshift.prediction_version": str(task.version)},
+    )

@@ -1,0 +1,35 @@
+"""The Celery application of a worker process: `celery -A workers.celery_app worker`. An entry point.
+
+Imported by Celery's parent, which only moves messages, and by the child that it spawns, which does the work: torch and
+the models are the child's alone.
+"""
+
+import secrets
+from functools import cache
+from typing import TYPE_CHECKING
+
+from jobs.broker import RUN_SHARD, Broker, make_app, serve
+from jobs.settings import Settings
+from schemas.shard import ShardOrder
+
+if TYPE_CHECKING:
+    from workers.process import Process
+
+settings = Settings.read()
+app = make_app(settings, "workers.celery_app")
+serve(app, settings, "workers.celery_app")
+
+
+@cache
+def _process() -> "Process":
+    from workers.process import Process
+
+    return Process(settings, Broker(app))
+
+
+@app.task(name=RUN_SHARD)  # type: ignore[untyped-decorator]
+def run_shard(**message: object) -> None:
+    """Run one shard, whatever comes of it: how it ended is told to Redis, and never raised to Celery."""
+    from workers.attempt import Attempt, run_attempt
+
+    run_attempt(Attempt(ShardOrder.model_validate(message), secrets.token_hex(8), _process()))

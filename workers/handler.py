@@ -1,0 +1,77 @@
+"""What a task's code has to be: four methods. The runner owns loops, batching, timing, counts and errors."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+
+from schemas.job import JobSpec
+from schemas.task import Task, TaskParams
+
+#: A record: the task's column names → this row's values.
+Record = dict[str, Any]
+#: A prediction: the fields of the task's Arrow struct → their values.
+Prediction = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run on its device, and its processor (tokenizer, feature extractor, image processor)."""
+
+    model: Any
+    processor: Any
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What the device computes at once: a record, or a window or chunk of one.
+
+    `inputs` are the encoded values by the name of the model's argument. `cost` is what padding multiplies: tokens,
+    samples, pixels; pieces are batched with others of like cost.
+    """
+
+    inputs: dict[str, Any]
+    cost: int
+    notes: Any = None
+
+
+P = TypeVar("P", bound=TaskParams)
+
+
+class Handler(ABC, Generic[P]):
+    """One task on one loaded model, for one job. Has no loops over shards, no I/O, and catches nothing.
+
+    A method raises RecordError for a record that can't be done; any other error counts against the record too, once the
+    runner has narrowed it down to that record.
+    """
+
+    task: ClassVar[Task]
+    #: Whether equal records have equal predictions, so that a shard computes them once.
+    deterministic: ClassVar[bool] = True
+
+    def __init__(self, loaded: Loaded, params: P, spec: JobSpec) -> None:
+        self.loaded = loaded
+        self.params = params
+        self.spec = spec
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
+        """The model and its processor from a local folder. Raises Permanent where they don't fit the task."""
+
+    @abstractmethod
+    def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
+        """Each record's pieces, encoded on the CPU."""
+
+    @abstractmethod
+    def infer(self, pieces: Sequence[Piece]) -> torch.Tensor:
+        """Raw outputs of a batch: a tensor whose first axis is the pieces. Called under inference mode."""
+
+    @abstractmethod
+    def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
+        """A record's prediction from its pieces and their raw outputs (numpy, float32)."""

@@ -1,0 +1,39 @@
+"""What tasks with a label head share: scores from logits, and the best labels.
+
+Rule and names: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.TextClassificationPipeline
+"""
+
+from typing import Any
+
+import numpy as np
+
+from workers.handler import Prediction
+
+
+def score_function(config: Any, wanted: str | None) -> str:
+    """`softmax`, `sigmoid` or `none`: as wanted, else as the configuration of a Transformers classifier has it."""
+    if wanted is not None:
+        return wanted
+    if config.problem_type == "regression":
+        return "none"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def scores(logits: np.ndarray, function: str) -> np.ndarray:
+    """Float32 scores of one record's logits, shape (labels,)."""
+    logits = logits.astype(np.float32)
+    if function == "sigmoid":
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+    if function == "softmax":
+        shifted = np.exp(logits - logits.max())
+        return np.asarray(shifted / shifted.sum())
+    return logits
+
+
+def best_labels(values: np.ndarray, names: dict[int, str], top_k: int) -> Prediction:
+    """`label`, `score` and `top` of one record; of equal scores the first label comes first."""
+    order = np.argsort(-values, kind="stable")[:top_k]
+    top = [{"label": names[int(i)], "score": float(values[i])} for i in order]
+    return {"label": top[0]["label"], "score": top[0]["score"], "top": top}

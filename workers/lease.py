@@ -1,0 +1,86 @@
+"""The lease: a worker's claim on a shard, renewed by a thread while it works, checked before each batch."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from jobs.logs import event
+from jobs.settings import Settings
+from jobs.state import State
+from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
+from schemas.manifest import JobStatus
+from schemas.shard import ShardOrder
+
+_log = logging.getLogger(__name__)
+#: Seconds between two looks at the job's status from the loop over batches.
+LOOK_S = 0.2
+
+
+class Lease:
+    """Holds a claimed shard's lease while used as a context manager.
+
+    Redis being away costs no work: the attempt goes on, and the commit in storage decides. A lease that could not be
+    renewed in time may be another worker's by now, so nothing is committed under it.
+    """
+
+    def __init__(
+        self, state: State, settings: Settings, order: ShardOrder, attempt: str, stop_file: Path | None
+    ) -> None:
+        self._state = state
+        self._settings = settings
+        self._order = order
+        self._attempt = attempt
+        self._stop_file = stop_file
+        self._rows = 0
+        self._status = "running"
+        self._renewed = self._looked = time.monotonic()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._over.wait(self._settings.renew_s):
+            self._renew()
+
+    def _renew(self) -> None:
+        with self._lock:
+            began = time.monotonic()
+            try:
+                self._status = self._state.renew(self._order, self._attempt, self._rows)
+            except ServiceUnavailable as error:
+                event(_log, "lease_not_renewed", logging.WARNING, error=error.message)
+                return
+            self._renewed = began
+
+    def check(self, rows: int) -> None:
+        """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch."""
+        self._rows = rows
+        now = time.monotonic()
+        if now - self._looked >= LOOK_S:
+            self._looked = now
+            self._renew()
+            if self._stop_file is not None and self._stop_file.exists():
+                raise ShuttingDown("the worker is shutting down")
+        self._raise_for_status()
+
+    def check_for_commit(self) -> None:
+        """Raises Interrupted unless the lease is surely still this attempt's."""
+        self._renew()
+        self._raise_for_status()
+        if time.monotonic() - self._renewed > 0.8 * self._settings.lease_s:
+            raise LeaseLost("the lease could not be renewed in time")
+
+    def _raise_for_status(self) -> None:
+        if self._status == "lost":
+            raise LeaseLost("another worker may have this shard by now")
+        if self._status != JobStatus.RUNNING:
+            raise JobEnded(f"the job is {self._status}")

@@ -1,0 +1,47 @@
+"""Loading: a checkpoint's classes from its folder, from safetensors only, with every weight in place."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from schemas.errors import Permanent
+
+_log = logging.getLogger(__name__)
+
+
+def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model of the auto class `auto`, in evaluation mode on the device.
+
+    Raises Permanent (code `model`) where the folder holds no such model or its weights leave a part of it unset, which
+    Transformers would fill with random numbers.
+    """
+    try:
+        model, info = auto.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise Permanent(f"the model doesn't load: {type(error).__name__}: {error}", code="model") from error
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing:
+        raise Permanent(
+            f"it is no {auto.__name__.removeprefix('AutoModelFor')} model: it lacks {', '.join(missing[:5])}"
+            + (f" and {len(missing) - 5} more weights" if len(missing) > 5 else ""),
+            code="model",
+        )
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in the folder. Raises Permanent (code `model`) where there is none that can be loaded."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise Permanent(f"the tokenizer doesn't load: {type(error).__name__}: {error}", code="model") from error

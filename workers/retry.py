@@ -1,0 +1,72 @@
+"""What becomes of a shard whose attempt failed: a pure function of the error and how often it was tried."""
+
+import random
+from dataclasses import dataclass
+
+from schemas.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Interrupted,
+    NotFound,
+    Permanent,
+    ServiceUnavailable,
+    SpecError,
+    Transient,
+    Unreadable,
+)
+from schemas.manifest import ErrorInfo
+
+BASE_S = 1.0
+CAP_S = 300.0
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """Release the shard again, after `delay_s` seconds; 0 is at once and counts for nothing."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class FailShard:
+    """Give the shard up; the job goes on and ends as failed."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True)
+class FailJob:
+    """Stop the job."""
+
+    error: ErrorInfo
+
+
+Decision = PutBack | FailShard | FailJob
+
+
+def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decision:
+    """What to do after `error`, `tries` earlier transient faults of this shard; `jitter` in [0, 1) spreads retries.
+
+    Exponential backoff with full jitter over its upper half:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    if isinstance(error, Interrupted):
+        return PutBack(0)
+    if isinstance(error, Permanent | NotFound | AccessDenied | AlreadyExists | SpecError):
+        return FailJob(ErrorInfo(code=error.code, message=error.message))
+    if isinstance(error, Unreadable):
+        return FailShard(ErrorInfo(code=error.code, message=error.message))
+    known = isinstance(error, Transient | ServiceUnavailable)
+    info = ErrorInfo(
+        code=error.code if isinstance(error, Transient | ServiceUnavailable) else "internal",
+        message=str(error) if known else f"{type(error).__name__}: {error}",
+    )
+    # What nobody foresaw (a full disk, a defect) gets three chances, and never takes the whole job along.
+    if tries + 1 >= (max_tries if known else 3):
+        return FailShard(info)
+    backoff = min(CAP_S, BASE_S * 2.0**tries)
+    return PutBack(backoff * (0.5 + 0.5 * jitter))
+
+
+def jitter() -> float:
+    return random.random()

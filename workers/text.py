@@ -1,0 +1,96 @@
+"""What tasks over text share: encoding with truncation, and padding a batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from workers.handler import Loaded, Piece
+
+#: Tokenizers that know no limit give this or more as their maximum.
+_NO_LIMIT = 1_000_000
+
+
+def max_tokens(loaded: Loaded, wanted: int | None) -> int | None:
+    """How many tokens a text may have: as wanted, but never more than the model can read. None where nothing limits it.
+
+    A checkpoint's tokenizer may know no limit while its model has a fixed table of positions; RoBERTa and its kin use
+    the first `padding_idx + 1` entries of that table for padding.
+    """
+    config = loaded.model.config
+    limits = [wanted] if wanted is not None else []
+    if loaded.processor.model_max_length < _NO_LIMIT:
+        limits.append(loaded.processor.model_max_length)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions > 0:
+        table = _position_table(loaded.model)
+        offset = (table.padding_idx + 1) if table is not None and table.padding_idx is not None else 0
+        limits.append(positions - offset)
+    return min(limits) if limits else None
+
+
+def _position_table(model: Any) -> Any:
+    """The model's learned table of absolute positions, if it has one."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module
+    return None
+
+
+def encode(loaded: Loaded, texts: Sequence[Any], limit: int | None) -> list[Piece]:
+    """A piece a text or (text, text pair), with its special tokens, truncated; `notes` says whether it was.
+
+    A pair is cut from its longer side, as Transformers' `truncation=True` does.
+    """
+    tokenizer = loaded.processor
+    firsts = [text[0] if isinstance(text, tuple) else text for text in texts]
+    pairs = [text[1] for text in texts] if texts and isinstance(texts[0], tuple) else None
+    encoded = tokenizer(
+        firsts,
+        pairs,
+        truncation=limit is not None,
+        max_length=limit,
+        padding=False,
+        return_attention_mask=False,
+    )
+    names = list(encoded.keys())
+    pieces = []
+    for index, text in enumerate(texts):
+        inputs = {name: encoded[name][index] for name in names}
+        if encoded.is_fast:
+            truncated = bool(encoded[index].overflowing)
+        else:
+            both = text if isinstance(text, tuple) else (text, None)
+            truncated = len(tokenizer(*both, verbose=False)["input_ids"]) > len(inputs["input_ids"])
+        pieces.append(Piece(inputs, len(inputs["input_ids"]), notes=truncated))
+    return pieces
+
+
+def padded(loaded: Loaded, pieces: Sequence[Piece]) -> dict[str, torch.Tensor]:
+    """A batch of pieces as int64 tensors of shape (pieces, longest) on the model's device.
+
+    The attention mask is left out where nothing is padded: attention without one is faster.
+    """
+    tokenizer = loaded.processor
+    fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    longest = max(piece.cost for piece in pieces)
+    left = tokenizer.padding_side == "left"
+    arrays: dict[str, np.ndarray] = {}
+    for name in pieces[0].inputs:
+        array = np.full((len(pieces), longest), fills.get(name, 0), dtype=np.int64)
+        for row, piece in zip(array, pieces, strict=True):
+            row[longest - piece.cost if left else 0 : longest if left else piece.cost] = piece.inputs[name]
+        arrays[name] = array
+    if any(piece.cost < longest for piece in pieces):
+        place = np.arange(longest)
+        costs = np.array([piece.cost for piece in pieces])[:, None]
+        arrays["attention_mask"] = (place >= longest - costs if left else place < costs).astype(np.int64)
+    return {name: to_device(torch.from_numpy(array), loaded.device) for name, array in arrays.items()}
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; to a GPU by way of pinned memory, without waiting for the copy."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
