@@ -28,14 +28,24 @@ class Footer:
 
     def row_groups(self, columns: set[str]) -> list[RowGroup]:
         """The row groups, sized by these top-level columns."""
+        # By position: a name with a dot in it can't be told from a path into a struct.
+        names = [field.name for field in self.schema for _ in range(_leaves(field.type))]
+        wanted = [position for position, name in enumerate(names) if name in columns]
         found, first = [], 0
         for index in range(self.metadata.num_row_groups):
             group = self.metadata.row_group(index)
-            chunks = (group.column(i) for i in range(group.num_columns))
-            size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
+            size = sum(group.column(position).total_uncompressed_size for position in wanted)
             found.append(RowGroup(index, first, group.num_rows, size))
             first += group.num_rows
         return found
+
+
+def _leaves(arrow: pa.DataType) -> int:
+    """How many Parquet columns an Arrow type is stored as."""
+    if isinstance(arrow, pa.BaseExtensionType):
+        return _leaves(arrow.storage_type)
+    children = [] if pa.types.is_dictionary(arrow) else [arrow.field(i) for i in range(arrow.num_fields)]
+    return sum(_leaves(child.type) for child in children) or 1
 
 
 def read_footer(storage: Storage, info: ObjectInfo, max_bytes: int) -> Footer:

@@ -37,7 +37,9 @@ def _matches(storage: Storage, uri: str, suffixes: tuple[str, ...], field: str) 
         if _GLOB.search(uri):
             prefix = uri[: _GLOB.search(uri).start()]  # type: ignore[union-attr]
             pattern = _glob_pattern(uri)
-            yield from (info for info in storage.list(prefix) if pattern.fullmatch(info.uri) and info.size)
+            yield from (
+                info for info in storage.list(prefix) if pattern.fullmatch(info.uri) and not info.uri.endswith("/")
+            )
         elif uri.endswith("/"):
             yield from (info for info in storage.list(uri) if _counts(info, uri, suffixes))
         else:

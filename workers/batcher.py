@@ -22,6 +22,11 @@ class Budget:
     cost: int
     records: int | None = None
 
+    def fits(self, costs: Sequence[int]) -> int:
+        """How many pieces of the most costly of these are a batch: at least one."""
+        size = max(1, self.cost // max(1, max(costs)))
+        return size if self.records is None else min(size, self.records)
+
     def shrink_to(self, padded_cost: int) -> None:
         """Remember that a batch of more than this much padded cost doesn't fit."""
         self.cost = min(self.cost, padded_cost)
@@ -35,10 +40,7 @@ def pack(costs: Sequence[int], budget: Budget) -> Iterator[list[int]]:
     order = sorted(range(len(costs)), key=lambda index: -costs[index])
     start = 0
     while start < len(order):
-        longest = max(1, costs[order[start]])
-        size = max(1, budget.cost // longest)
-        if budget.records is not None:
-            size = min(size, budget.records)
+        size = budget.fits([costs[order[start]]])
         yield order[start : start + size]
         start += size
 
@@ -79,11 +81,16 @@ class Batcher(Generic[T]):
     ) -> list[T | Exception]:
         """`function`'s outcome for each piece, in the order given. `each` is called before each batch."""
         outcomes: list[T | Exception | None] = [None] * len(pieces)
+        done = 0
         for batch in pack([piece.cost for piece in pieces], self.budget):
             waiting = [batch]
             while waiting:
-                each()
                 indices = waiting.pop()
+                fits = self.budget.fits([pieces[i].cost for i in indices])
+                if len(indices) > fits:  # packed before the budget shrank
+                    waiting += [indices[fits:], indices[:fits]]
+                    continue
+                each(done)
                 try:
                     results = function([pieces[i] for i in indices])
                 except self.pass_on:
@@ -93,6 +100,7 @@ class Batcher(Generic[T]):
                         self.recover()
                     if len(indices) == 1:
                         outcomes[indices[0]] = error
+                        done += 1
                         continue
                     half = len(indices) // 2
                     if isinstance(error, self.out_of_memory):
@@ -102,6 +110,7 @@ class Batcher(Generic[T]):
                 if len(results) != len(indices):
                     raise AssertionError(f"the handler gave {len(results)} outputs for {len(indices)} pieces")
                 self.tally.add([pieces[i].cost for i in indices])
+                done += len(indices)
                 for index, result in zip(indices, results, strict=True):
                     outcomes[index] = result
         return [outcome for outcome in outcomes if outcome is not None]

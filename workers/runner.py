@@ -145,9 +145,12 @@ class ShardRun:
             elif index not in answers:
                 spans[index] = (len(flat), len(flat) + len(pieces))
                 flat += pieces
-        outputs = self._timer.timed(
-            "infer", lambda: self._batcher.run(flat, self._infer, lambda: self._each(self._rows))
-        )
+
+        def each(done: int) -> None:
+            """Rows done so far: those of earlier blocks, and this block's share of finished pieces."""
+            self._each(self._rows + len(prepared.block) * done // len(flat))
+
+        outputs = self._timer.timed("infer", lambda: self._batcher.run(flat, self._infer, each))
         for index, (start, stop) in spans.items():
             answers[index] = self._finish(flat[start:stop], outputs[start:stop])
         self._remember(prepared, answers)

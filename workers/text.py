@@ -38,21 +38,28 @@ def _position_table(model: Any) -> Any:
     return None
 
 
-def encode(loaded: Loaded, texts: Sequence[Any], limit: int | None) -> list[Piece]:
-    """A piece a text or (text, text pair), with its special tokens, truncated; `notes` says whether it was.
+def encode(loaded: Loaded, texts: Sequence[str], pairs: Sequence[str] | None, limit: int | None) -> list[Piece]:
+    """A piece a text, or a text and its pair, with its special tokens, truncated; `notes` says whether it was.
 
-    A pair is cut from its longer side, as Transformers' `truncation=True` does.
+    A pair is cut from its longer side, as Transformers' `truncation=True` does. An empty second text is none, as
+    Transformers has it where it encodes one record.
     """
+    if pairs is None:
+        return _encode(loaded, list(texts), None, limit)
+    alone = [i for i, pair in enumerate(pairs) if not pair]
+    paired = [i for i, pair in enumerate(pairs) if pair]
+    pieces = dict(zip(alone, _encode(loaded, [texts[i] for i in alone], None, limit), strict=True))
+    both = _encode(loaded, [texts[i] for i in paired], [pairs[i] for i in paired], limit)
+    pieces |= zip(paired, both, strict=True)
+    return [pieces[i] for i in range(len(texts))]
+
+
+def _encode(loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None) -> list[Piece]:
+    if not texts:
+        return []
     tokenizer = loaded.processor
-    firsts = [text[0] if isinstance(text, tuple) else text for text in texts]
-    pairs = [text[1] for text in texts] if texts and isinstance(texts[0], tuple) else None
     encoded = tokenizer(
-        firsts,
-        pairs,
-        truncation=limit is not None,
-        max_length=limit,
-        padding=False,
-        return_attention_mask=False,
+        texts, pairs, truncation=limit is not None, max_length=limit, padding=False, return_attention_mask=False
     )
     names = list(encoded.keys())
     pieces = []
@@ -61,8 +68,8 @@ def encode(loaded: Loaded, texts: Sequence[Any], limit: int | None) -> list[Piec
         if encoded.is_fast:
             truncated = bool(encoded[index].overflowing)
         else:
-            both = text if isinstance(text, tuple) else (text, None)
-            truncated = len(tokenizer(*both, verbose=False)["input_ids"]) > len(inputs["input_ids"])
+            whole = tokenizer(text, pairs[index] if pairs else None, verbose=False)
+            truncated = len(whole["input_ids"]) > len(inputs["input_ids"])
         pieces.append(Piece(inputs, len(inputs["input_ids"]), notes=truncated))
     return pieces
 

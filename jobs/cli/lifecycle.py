@@ -35,7 +35,12 @@ def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepte
     """The job of the spec: the one that is there already, or a new one."""
     spec = with_full_uris(spec)
     found = check_output(spec, storage)
-    return found or accept(validated(spec, storage, settings), storage, settings)
+    if found is not None:
+        return found
+    checked = validated(spec, storage, settings)
+    if settings.redis_url is not None:
+        State(settings).ping()  # nothing is written for a job that nobody could be told of
+    return accept(checked, storage, settings)
 
 
 def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:

@@ -76,7 +76,6 @@ def submit(as_json: bool, **options: Any) -> None:
     """
     settings = quiet_settings()
     state = State(settings)  # says what is missing where no Redis is set up
-    state.ping()
     accepted = accepted_job(spec_from_options(**options), Storage(), settings)
     job = accepted.job
     if accepted.found is not Found.ENDED:

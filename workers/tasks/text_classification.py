@@ -33,8 +33,9 @@ class TextClassification(Handler[Params]):
         return Loaded(model, tokenizer, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
-        texts = [(r["text"], r["text_pair"]) if "text_pair" in r else r["text"] for r in records]
-        return [[piece] for piece in encode(self.loaded, texts, self._limit)]
+        texts = [record["text"] for record in records]
+        pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
+        return [[piece] for piece in encode(self.loaded, texts, pairs, self._limit)]
 
     def infer(self, pieces: Sequence[Piece]) -> torch.Tensor:
         logits: torch.Tensor = self.loaded.model(**padded(self.loaded, pieces)).logits

@@ -1,0 +1,44 @@
+"""`python -m benchmarks`: see `--help`. Ends with 1 where contestants that should agree gave different answers."""
+
+import argparse
+import os
+import signal
+import sys
+from importlib import import_module
+
+PARTS = {
+    "speed": "the runner against a bare loop and against Transformers' pipeline",
+    "memory": "a worker's memory on a 5 GB file of one row group (needs 3 GB of disk)",
+    "storage": "ranged reads of S3 by boto3 and by pyarrow, on SeaweedFS (not run by default)",
+}
+DEFAULT = ["speed", "memory"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure Nightshift on this machine, best while it does nothing else.",
+        epilog="\n".join(f"{name:<9}{what}" for name, what in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; {' and '.join(DEFAULT)}")
+    parser.add_argument("--full", action="store_true", help="memory: run all shards of the file, for an hour or so")
+    arguments = parser.parse_args()
+    parts = arguments.parts or DEFAULT
+    for name in parts:
+        if name not in PARTS:
+            parser.error(f"there is no part {name!r}; choose of {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files go away
+    print("load before: " + " ".join(f"{load:.1f}" for load in os.getloadavg()) + f", {os.cpu_count()} cores")
+    agreed = True
+    for name in parts:
+        module = import_module(f"benchmarks.{name}")
+        agreed &= module.main(arguments.full) if name == "memory" else module.main()
+    return 0 if agreed else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

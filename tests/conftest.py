@@ -1,0 +1,72 @@
+"""Fixtures: servers started once a session, checkpoints built once a session, clean settings for each test."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import torch
+
+from jobs.settings import Settings
+from jobs.state import State
+from tests.checkpoints import make_classifier
+from tests.servers import S3_ENV, redis_at, s3_client, seaweedfs
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Tiny models: more threads would only wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of whoever runs the tests reaches them."""
+    for name in [name for name in os.environ if name.startswith(("NIGHTSHIFT_", "AWS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("s3") / "data"
+    folder.mkdir()
+    with seaweedfs(folder) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of an empty bucket; this process and those it starts use it through AWS's own environment."""
+    for name, value in (S3_ENV | {"AWS_ENDPOINT_URL_S3": s3_endpoint}).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{secrets.token_hex(6)}"
+    s3_client(s3_endpoint).create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_at(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a deployment with an empty Redis, leases so short that a test can wait for one to run out."""
+    redis.Redis.from_url(redis_url).flushall()
+    values = {"REDIS_URL": redis_url, "LEASE_S": "4", "RENEW_S": "0.5", "SWEEP_S": "0.3", "GRACE_S": "20"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"NIGHTSHIFT_{name}", value)
+    return Settings.read()
+
+
+@pytest.fixture
+def state(settings: Settings) -> State:
+    return State(settings)
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT classifier."""
+    return make_classifier(tmp_path_factory.mktemp("bert"))

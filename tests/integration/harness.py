@@ -1,0 +1,88 @@
+"""A job inside the test's own process: the code of a worker and of the control process, on real Redis and storage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from jobs.broker import Broker, make_app
+from jobs.control import Control
+from jobs.files import read_manifest
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from jobs.submit import accept, enqueue
+from jobs.validate import validate
+from schemas.job import AcceptedJob, JobSpec, parse_spec
+from schemas.manifest import Manifest
+from schemas.shard import ShardOrder
+from workers.attempt import Attempt, Outcome, run_attempt
+from workers.process import Process
+
+
+def spec_for(model: Path, source: str | list[str], output: str, **changes: Any) -> JobSpec:
+    """A text classification whose input column is called `review`."""
+    table = {"uri": source, "columns": {"text": "review"}} | changes.pop("input", {})
+    return parse_spec(
+        {"task": "text-classification", "model": str(model), "input": table, "output": {"uri": output}} | changes
+    )
+
+
+def write_reviews(file: Path, texts: list[Any], row_group: int = 1000) -> Path:
+    """A table of id, review and a binary column."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"id": range(len(texts)), "review": pa.array(texts, pa.string()), "raw": [b"\x00"] * len(texts)})
+    pq.write_table(table, file, row_group_size=row_group)
+    return file
+
+
+def read_output(output: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = ds.dataset(output, format="parquet").to_table().to_pylist()
+    return rows
+
+
+@dataclass
+class House:
+    """Everything that a deployment runs, one call at a time."""
+
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self.storage = Storage()
+        self.state = State(self.settings)
+        self.broker = Broker(make_app(self.settings, "test"))
+        self.process = Process(self.settings, self.broker)
+        self.control = Control(self.settings, self.state, self.broker, self.storage, "control")
+
+    def submit(self, spec: JobSpec) -> AcceptedJob:
+        job = accept(validate(spec, self.storage, self.settings), self.storage, self.settings).job
+        enqueue(job, self.state, self.broker)
+        return job
+
+    def plan(self, job: AcceptedJob) -> int:
+        """Plan the job; how many shards it has."""
+        self.control.plan_job(job.id, job.output)
+        progress = self.state.progress(job.id)
+        assert progress is not None
+        return progress.shards
+
+    def attempt(self, job: AcceptedJob, shard: int, shards: int, id: str = "a1") -> Outcome:
+        order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=shards)
+        return run_attempt(Attempt(order, id, self.process))
+
+    def finish(self, job: AcceptedJob) -> Manifest:
+        self.control.finish_job(job.id, job.output)
+        manifest = read_manifest(job.output, self.storage)
+        assert manifest is not None
+        return manifest
+
+    def run(self, spec: JobSpec) -> Manifest:
+        """The whole life of a job."""
+        job = self.submit(spec)
+        shards = self.plan(job)
+        for shard in range(shards):
+            self.attempt(job, shard, shards, id=f"a{shard}")
+        return self.finish(job)

@@ -1,0 +1,227 @@
+"""State in a real Redis: each transition, and each thing that can come twice or late."""
+
+import time
+
+import pytest
+
+from jobs.settings import Settings
+from jobs.state import State
+from schemas.errors import ServiceUnavailable
+from schemas.manifest import ErrorInfo, JobStatus
+from schemas.shard import ShardOrder
+from tests.servers import wait_for
+
+TASK = "text-classification"
+
+
+def order(shard: int, job: str = "job") -> ShardOrder:
+    return ShardOrder(job=job, task=TASK, output="/out/", shard=shard, shards=10)
+
+
+def running(
+    state: State, shards: int = 10, job: str = "job", priority: int = 5, accepted: float = 1.0, **more: object
+) -> None:
+    assert state.add(job, TASK, "/out/", priority, accepted)
+    known = {"max_errors": None, "done": [], "rows_done": 0, "errors": {}} | more
+    assert not state.start(job, shards, 100, **known)  # type: ignore[arg-type]
+
+
+def released(state: State, window: int = 100) -> list[tuple[str, int]]:
+    return [(o.job, o.shard) for o in state.release(TASK, window)]
+
+
+def test_only_a_window_is_released_in_order(state: State) -> None:
+    running(state)
+    assert released(state, 3) == [("job", 0), ("job", 1), ("job", 2)]
+    assert released(state, 3) == []
+    assert state.claim(order(1), "a") == "claimed"
+    assert released(state, 3) == [("job", 3)]
+
+
+def test_the_more_urgent_then_the_older_job_goes_first(state: State) -> None:
+    running(state, job="late", accepted=3.0, shards=2)
+    running(state, job="early", accepted=2.0, shards=2)
+    running(state, job="urgent", accepted=4.0, shards=2, priority=9)
+    assert [job for job, _ in released(state)] == ["urgent", "urgent", "early", "early", "late", "late"]
+
+
+def test_a_shard_is_claimed_once(state: State) -> None:
+    running(state)
+    assert state.claim(order(0), "a") == "claimed"
+    assert state.claim(order(0), "b") == "leased"
+    assert state.renew(order(0), "a", 5) == "running"
+    assert state.renew(order(0), "b", 5) == "lost"
+    assert not state.commit(order(0), "a", 10, {"null_input": 2})
+    assert state.claim(order(0), "c") == "done"
+
+
+def test_progress_counts_each_shard_once(state: State) -> None:
+    running(state)
+    state.claim(order(0), "a")
+    state.claim(order(1), "b")
+    state.renew(order(1), "b", 7)
+    for _ in range(3):
+        state.commit(order(0), "a", 10, {"null_input": 2})
+    progress = state.progress("job")
+    assert progress is not None
+    assert (progress.shards_done, progress.rows_done, progress.rows_live, progress.shards_running) == (1, 10, 7, 1)
+    assert progress.errors == {"null_input": 2}
+    assert progress.started is not None
+
+
+def test_the_last_commit_asks_for_the_end(state: State) -> None:
+    running(state, shards=2)
+    assert not state.commit(order(0), "a", 1, {})
+    assert state.commit(order(1), "b", 1, {})
+    state.finish("job", JobStatus.SUCCEEDED)
+    assert state.status("job") is JobStatus.SUCCEEDED
+    assert state.active_jobs() == []
+    assert state.claim(order(1), "c") == "succeeded"
+
+
+def test_a_job_without_shards_ends_at_once(state: State) -> None:
+    state.add("job", TASK, "/out/", 5, 1.0)
+    assert state.start("job", 0, 0, None, [], 0, {})
+
+
+def test_what_is_done_already_is_not_released(state: State) -> None:
+    running(state, done=[0, 2, 9], rows_done=30, errors={"x": 1})
+    assert [shard for _, shard in released(state)] == [1, 3, 4, 5, 6, 7, 8]
+    progress = state.progress("job")
+    assert progress is not None
+    assert (progress.shards_done, progress.rows_done, progress.errors) == (3, 30, {"x": 1})
+
+
+def test_a_shard_put_back_comes_again(state: State) -> None:
+    running(state, shards=1)
+    assert released(state) == [("job", 0)]
+    state.claim(order(0), "a")
+    state.put_back(order(0), "a")
+    assert released(state) == [("job", 0)]
+    assert state.tries(order(0)) == 0
+
+
+def test_a_delayed_shard_waits_for_the_sweep(state: State) -> None:
+    running(state, shards=1)
+    released(state)
+    state.claim(order(0), "a")
+    state.put_back(order(0), "a", 0.4)
+    state.sweep()
+    assert released(state) == []
+    assert state.tries(order(0)) == 1
+    wait_for("the delay is over", lambda: state.sweep() and released(state) == [("job", 0)], 5)
+
+
+def test_a_lease_that_runs_out_is_released_again_then_given_up(state: State, settings: Settings) -> None:
+    short = State(settings.model_copy(update={"lease_s": 0.05, "max_lost": 2}))
+    running(short, shards=1)
+    for _ in range(2):
+        assert released(short) == [("job", 0)]
+        assert short.claim(order(0), "a") == "claimed"
+        wait_for("the lease runs out", lambda: short.sweep()[2] == 1, 5)
+    assert released(short) == []
+    assert short.failed_shards("job")[0].code == "worker_lost"
+    assert short.sweep()[0] == ["job"]
+    assert short.renew(order(0), "a", 1) == "lost"
+
+
+def test_a_late_commit_of_a_lost_shard_counts(state: State, settings: Settings) -> None:
+    """The part is in storage: that it was given up doesn't matter any more."""
+    short = State(settings.model_copy(update={"lease_s": 0.05, "max_lost": 1}))
+    running(short, shards=1)
+    short.claim(order(0), "a")
+    wait_for("the lease runs out", lambda: short.sweep()[2] == 1, 5)
+    assert 0 in short.failed_shards("job")
+    assert short.commit(order(0), "a", 10, {})
+    assert short.failed_shards("job") == {}
+
+
+def test_cancel_stops_releases_and_waits_for_the_shards_in_hand(state: State) -> None:
+    running(state)
+    released(state, 2)
+    state.claim(order(0), "a")
+    assert state.cancel("job")
+    assert not state.cancel("job")
+    assert state.claim(order(1), "b") == "cancelling"
+    assert state.renew(order(0), "a", 1) == "cancelling"
+    progress = state.progress("job")
+    assert progress is not None
+    assert not progress.finishable
+    assert state.put_back(order(0), "a")
+    assert released(state) == []
+
+
+def test_too_many_errors_fail_the_job(state: State) -> None:
+    running(state, max_errors=3)
+    state.claim(order(0), "a")
+    assert not state.commit(order(0), "a", 10, {"x": 3})
+    state.claim(order(1), "a")
+    assert state.commit(order(1), "a", 10, {"x": 1})
+    progress = state.progress("job")
+    assert progress is not None
+    assert progress.status is JobStatus.FAILING
+    assert progress.error == ErrorInfo(
+        code="too_many_errors", message="4 records have an error, more than max_errors allows (3)"
+    )
+
+
+def test_a_lost_message_is_sent_again(state: State) -> None:
+    running(state, shards=2)
+    assert released(state) == [("job", 0), ("job", 1)]
+    state.claim(order(0), "a")
+    time.sleep(0.05)
+    assert state.requeue_lost(TASK, "some.empty.queue", 10) == 0
+    assert state.requeue_lost(TASK, "some.empty.queue", 0.01) == 1
+    assert released(state) == [("job", 1)]
+
+
+def test_a_message_of_an_unknown_job(state: State) -> None:
+    assert state.claim(order(0, "stranger"), "a") == "unknown"
+    assert not state.commit(order(0, "stranger"), "a", 1, {})
+    assert state.progress("stranger") is None
+
+
+def test_an_active_job_is_not_added_again(state: State) -> None:
+    running(state)
+    assert not state.add("job", TASK, "/out/", 5, 2.0)
+    state.finish("job", JobStatus.FAILED)
+    assert state.add("job", TASK, "/out/", 5, 2.0)
+    assert state.status("job") is JobStatus.PLANNING
+
+
+def test_locks(state: State) -> None:
+    assert state.lock("x", "me", 10)
+    assert state.lock("x", "me", 10)
+    assert not state.lock("x", "you", 10)
+    state.unlock("x", "you")
+    assert not state.lock("x", "you", 10)
+    state.unlock("x", "me")
+    assert state.lock("x", "you", 10)
+
+
+def test_the_window_follows_the_workers(state: State) -> None:
+    assert state.window("text") == 2
+    state.report_worker("one", ["text", "control"], 4)
+    state.report_worker("two", ["vision"], 8)
+    assert state.window("text") == 8
+    state.forget_worker("one")
+    assert state.window("text") == 2
+
+
+def test_redis_away_says_what_to_do() -> None:
+    state = State(Settings(redis_url="redis://:pw@127.0.0.1:1/0"))
+    with pytest.raises(
+        ServiceUnavailable, match=r"Redis at 127\.0\.0\.1:1 can't be reached.*NIGHTSHIFT_REDIS_URL"
+    ) as error:
+        state.ping()
+    assert "pw" not in str(error.value)
+    with pytest.raises(ServiceUnavailable, match="set NIGHTSHIFT_REDIS_URL"):
+        State(Settings(redis_url=None))
+
+
+def test_bytes_a_shard_are_few(state: State) -> None:
+    """100,000 shards in Redis: a bitmap, and the window."""
+    running(state, shards=100_000, done=list(range(0, 100_000, 2)))
+    assert len(released(state, 50)) == 50
+    keys = list(state._redis.scan_iter("nightshift:*"))
+    assert sum(state._redis.memory_usage(key) for key in keys) < 100_000

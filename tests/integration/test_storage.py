@@ -1,0 +1,186 @@
+"""Both stores, by the same tests: create-once, pinned reads, listing; S3 is a real server."""
+
+import io
+import threading
+from pathlib import Path
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.storage import ObjectInfo, Storage, s3
+from schemas.errors import AccessDenied, AlreadyExists, InputChanged, NotFound, Transient
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("s3"))
+
+
+def test_create_then_read(place: str) -> None:
+    storage = Storage()
+    made = storage.create(f"{place}/a/b.txt", b"hello", "me")
+    assert made.size == 5
+    assert storage.stat(f"{place}/a/b.txt") == made
+    assert storage.read(f"{place}/a/b.txt") == b"hello"
+
+
+def test_nothing_is_ever_overwritten(place: str) -> None:
+    storage = Storage()
+    storage.create(f"{place}/x", b"first", "one")
+    with pytest.raises(AlreadyExists, match="exists already"):
+        storage.create(f"{place}/x", b"second", "two")
+    assert storage.read(f"{place}/x") == b"first"
+    assert storage.refuses_overwrite(f"{place}/x")
+
+
+def test_of_many_writers_one_wins(place: str) -> None:
+    storage = Storage()
+    for round_number in range(2):
+        won: list[int] = []
+        start = threading.Barrier(8)
+
+        uri = f"{place}/round-{round_number}"
+        threads = [threading.Thread(target=race, args=(storage, uri, start, n, won)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert storage.read(uri) == str(won[0]).encode()
+
+
+def race(storage: Storage, uri: str, start: threading.Barrier, number: int, won: list[int]) -> None:
+    start.wait()
+    try:
+        storage.create(uri, f"{number}".encode(), f"writer-{number}")
+    except AlreadyExists:
+        return
+    won.append(number)
+
+
+def test_a_large_file_goes_up_in_pieces(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PIECE", 5 << 20)
+    data = bytes(range(256)) * (12 << 12)
+    storage = Storage()
+    made = storage.create(f"{place}/large", io.BytesIO(data), "me")
+    assert made.size == len(data)
+    assert storage.read(f"{place}/large") == data
+    with pytest.raises(AlreadyExists):
+        storage.create(f"{place}/large", io.BytesIO(data), "you")
+
+
+def test_a_lost_answer_is_recognised_by_its_owner(s3: str) -> None:
+    """The first request worked and its answer was lost: the client's retry gets a 412 for its own object."""
+    storage = Storage()
+    first = storage.create(f"{s3}/x", b"data", "attempt-1")
+    assert storage.create(f"{s3}/x", b"data", "attempt-1") == first
+    with pytest.raises(AlreadyExists):
+        storage.create(f"{s3}/x", b"data", "attempt-2")
+
+
+def test_listing_is_in_order_and_whole(place: str) -> None:
+    storage = Storage()
+    for name in ("b", "a/2", "a/10", "c/d/e", "a/1"):
+        storage.create(f"{place}/in/{name}", b"1", "me")
+    names = [info.uri.removeprefix(f"{place}/in/") for info in storage.list(f"{place}/in/")]
+    assert names == ["a/1", "a/10", "a/2", "b", "c/d/e"]
+    assert [info.uri for info in storage.list(f"{place}/in/a/1")] == [f"{place}/in/a/1", f"{place}/in/a/10"]
+    assert list(storage.list(f"{place}/nothing/")) == []
+
+
+def test_a_local_folder_lists_as_s3_does(tmp_path: Path) -> None:
+    storage = Storage()
+    for name in ("a/1", "a.x", "ab", "a-"):
+        storage.create(f"{tmp_path}/{name}", b"1", "me")
+    names = [info.uri.removeprefix(f"{tmp_path}/") for info in storage.list(f"{tmp_path}/")]
+    assert names == ["a-", "a.x", "a/1", "ab"]
+
+
+def test_a_reader_is_pinned_to_what_was_seen(place: str, tmp_path: Path) -> None:
+    storage = Storage()
+    info = storage.create(f"{place}/x", b"0123456789", "me")
+    with storage.open(info) as reader:
+        reader.seek(4)
+        assert reader.read(3) == b"456"
+        assert reader.read() == b"789"
+        assert reader.read() == b""
+        replace(f"{place}/x", b"abcdefghij")
+        reader.seek(0)
+        with pytest.raises(InputChanged, match="was changed after the job was planned"):
+            reader.read(2)
+        assert isinstance(reader.failure, InputChanged)
+
+
+def replace(uri: str, data: bytes) -> None:
+    """What a stranger may do to an object."""
+    if uri.startswith("s3://"):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+    else:
+        Path(uri).write_bytes(data)
+
+
+def test_a_missing_object(place: str) -> None:
+    storage = Storage()
+    with pytest.raises(NotFound, match="missing"):
+        storage.stat(f"{place}/missing")
+    with pytest.raises(NotFound):
+        storage.read(f"{place}/missing")
+    with pytest.raises((NotFound, InputChanged)):
+        storage.open(ObjectInfo(f"{place}/missing", 5, '"x"')).read()
+
+
+def test_a_missing_bucket_is_named(s3: str) -> None:
+    storage = Storage()
+    with pytest.raises(NotFound, match="s3://no-such-bucket-here"):
+        list(storage.list("s3://no-such-bucket-here/x/"))
+
+
+def test_wrong_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone-else")
+    with pytest.raises(AccessDenied, match="may not be accessed with these credentials"):
+        list(Storage().list(f"{s3}/x/"))
+
+
+def test_no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(AccessDenied, match="no AWS credentials"):
+        list(Storage().list(f"{s3}/x/"))
+
+
+def test_a_store_that_is_away_is_transient(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    with pytest.raises(Transient, match="while talking to S3"):
+        Storage().stat(f"{s3}/x")
+
+
+def test_no_permission_on_a_local_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotFound):
+        Storage().read(f"{tmp_path}/file/below")
+
+
+def test_a_failed_local_write_leaves_nothing(tmp_path: Path) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *args: object) -> bytes:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(Transient, match="No space left"):
+        Storage().create(f"{tmp_path}/x", Broken(b"data"), "me")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pyarrow_reads_through_a_pinned_reader(place: str) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"a": range(10_000), "b": [str(i) for i in range(10_000)]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage = Storage()
+    info = storage.create(f"{place}/t.parquet", buffer.getvalue(), "me")
+    with storage.open(info) as reader:
+        assert pq.ParquetFile(reader, buffer_size=1 << 16).read() == table

@@ -1,0 +1,94 @@
+"""From URIs to files: a file, a prefix, a glob, a list."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.inputs import check_allowed, input_files
+from jobs.settings import Settings
+from jobs.storage import Storage
+from jobs.storage.base import normalized
+from schemas.errors import SpecError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ["b.parquet", "a.parquet", "sub/c.PARQUET", "_hidden.parquet", ".x.parquet", "notes.txt",
+                 "_tmp/d.parquet", "sub/deep/e.pq", "a10.parquet"]:  # fmt: skip
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"1")
+    (tmp_path / "empty.parquet").touch()
+    return tmp_path
+
+
+def names(folder: Path, *uris: str) -> list[str]:
+    full = [f"{folder}/{uri}" for uri in uris]
+    return [info.uri.removeprefix(f"{folder}/") for info in input_files(Storage(), full, "parquet")]
+
+
+def test_a_prefix_has_the_parquet_files_below_it_in_order(folder: Path) -> None:
+    expected = ["a.parquet", "a10.parquet", "b.parquet", "empty.parquet", "sub/c.PARQUET", "sub/deep/e.pq"]
+    assert names(folder, "") == expected
+    assert names(folder, "sub") == names(folder, "sub/") == ["sub/c.PARQUET", "sub/deep/e.pq"]
+
+
+def test_a_file_named_outright_is_taken_as_it_is(folder: Path) -> None:
+    assert names(folder, "notes.txt") == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("a*.parquet", ["a.parquet", "a10.parquet"]),
+        ("?.parquet", ["a.parquet", "b.parquet"]),
+        ("[ab].parquet", ["a.parquet", "b.parquet"]),
+        ("**/*.pq", ["sub/deep/e.pq"]),
+        ("sub/*", ["sub/c.PARQUET"]),
+    ],
+)
+def test_globs(folder: Path, glob: str, expected: list[str]) -> None:
+    assert names(folder, glob) == expected
+
+
+def test_a_list_keeps_its_order_and_reads_each_file_once(folder: Path) -> None:
+    assert names(folder, "b.parquet", "a*.parquet", "?.parquet") == ["b.parquet", "a.parquet", "a10.parquet"]
+
+
+@pytest.mark.parametrize("uri", ["nothing/", "z*.parquet", "missing.parquet", "sub/deep/none/"])
+def test_no_match_is_an_error_that_names_the_uri(folder: Path, uri: str) -> None:
+    with pytest.raises(SpecError, match=f"no parquet file matches .*{uri.replace('*', '.')}"):
+        names(folder, uri)
+
+
+def test_an_empty_entry_of_a_list_is_named_by_its_place(folder: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        names(folder, "a.parquet", "nothing/")
+    assert caught.value.problems[0].field == "input.uri.1"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://b/x/", "s3://b/x/"),
+        ("s3://b/a b/%20", "s3://b/a b/%20"),
+        ("file:///a/b%20c/", "/a/b c/"),
+        ("/a/./b/../c", "/a/c"),
+    ],
+)
+def test_uris_are_written_one_way(uri: str, expected: str) -> None:
+    assert normalized(uri, "x") == expected
+
+
+@pytest.mark.parametrize("uri", ["http://x/y", "gs://x/y", "s3:///key", "s3://"])
+def test_foreign_uris_are_refused(uri: str) -> None:
+    with pytest.raises(SpecError, match="s3://"):
+        normalized(uri, "input.uri")
+
+
+def test_only_allowed_prefixes() -> None:
+    closed = Settings(allowed_inputs=["s3://raw/search/"], allow_files=False)
+    check_allowed("s3://raw/search/x", closed.allowed_inputs, closed, "input.uri")
+    for uri in ("s3://raw/search", "s3://raw/other/", "s3://rawer/search/", "/etc/passwd"):
+        with pytest.raises(SpecError, match=r"input\.uri"):
+            check_allowed(uri, closed.allowed_inputs, closed, "input.uri")

@@ -1,0 +1,48 @@
+"""Settings: environment over file, typed, secrets masked, handed on to child processes."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.settings import Settings
+from schemas.errors import SpecError
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "nightshift.toml"
+    file.write_text('lease_s = 30\nsweep_s = 2\nallowed_models = ["distilbert/*"]\n')
+    monkeypatch.setenv("NIGHTSHIFT_SETTINGS", str(file))
+    monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "7")
+    settings = Settings.read()
+    assert (settings.lease_s, settings.sweep_s, settings.allowed_models) == (7, 2, ["distilbert/*"])
+
+
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "soon")
+    with pytest.raises(SpecError, match=r"NIGHTSHIFT_LEASE_S: .*number"):
+        Settings.read()
+
+
+def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_SETTINGS", "/nowhere/x.toml")
+    with pytest.raises(SpecError, match=r"/nowhere/x\.toml"):
+        Settings.read()
+
+
+def test_secrets_are_masked() -> None:
+    settings = Settings(redis_url="redis://:hunter2@host/0")
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(settings.model_dump())
+
+
+def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(
+        redis_url="redis://:pw@host/0",
+        home=tmp_path,
+        lease_s=5,
+        allow_files=False,
+        allowed_inputs=["s3://a/", "s3://b/"],
+    )
+    for name, value in settings.environment({}).items():
+        monkeypatch.setenv(name, value)
+    assert Settings.read() == settings
