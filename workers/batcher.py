@@ -24,7 +24,7 @@ class Budget:
 
     def fits(self, costs: Sequence[int]) -> int:
         """How many pieces of the most costly of these are a batch: at least one."""
-        size = max(1, self.cost // max(1, max(costs)))
+        size = max(1, self.cost // max(1, *costs))
         return size if self.records is None else min(size, self.records)
 
     def shrink_to(self, padded_cost: int) -> None:
@@ -77,9 +77,12 @@ class Batcher(Generic[T]):
         self,
         pieces: Sequence[Piece],
         function: Callable[[Sequence[Piece]], Sequence[T]],
-        each: Callable[[], None],
+        each: Callable[[int], None],
     ) -> list[T | Exception]:
-        """`function`'s outcome for each piece, in the order given. `each` is called before each batch."""
+        """`function`'s outcome for each piece, in the order given.
+
+        `each` is called before each batch with the number of pieces that have their outcome.
+        """
         outcomes: list[T | Exception | None] = [None] * len(pieces)
         done = 0
         for batch in pack([piece.cost for piece in pieces], self.budget):

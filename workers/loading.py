@@ -27,7 +27,7 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # noqa: BLE001 (Transformers and safetensors raise what they like for a broken folder)
+    except Exception as error:  # Transformers and safetensors raise what they like for a broken folder
         raise Permanent(f"the model doesn't load: {type(error).__name__}: {error}", code="model") from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
@@ -43,5 +43,5 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in the folder. Raises Permanent (code `model`) where there is none that can be loaded."""
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # noqa: BLE001 (as above)
+    except Exception as error:  # as above
         raise Permanent(f"the tokenizer doesn't load: {type(error).__name__}: {error}", code="model") from error
