@@ -5,7 +5,7 @@ getting it twice, does no harm.
 """
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from jobs import logs
@@ -71,6 +71,9 @@ def serve(app: Celery, settings: Settings, module: str) -> None:
     logs.configure(settings.log_level, settings.log_format)
     # Connected, so that Celery sets up no logging of its own, in this process or the child it spawns.
     setup_logging.connect(lambda **_: logs.configure(settings.log_level, settings.log_format), weak=False)
+    stop_file = settings.stop_file
+    if stop_file is not None:  # so that the child puts its shard back even where the supervisor was killed
+        worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
 
 
 class Broker:

@@ -1,6 +1,7 @@
 """Control: a job's plan and its end, run as Celery messages on the `control` queue by a process without torch."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from jobs.recover import committed
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from schemas.errors import AccessDenied, NotFound, Permanent, SpecError
+from schemas.errors import NightshiftError, NotFound, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import ErrorInfo, JobStatus
 
@@ -42,12 +43,12 @@ class Control:
             try:
                 accepted = self._job(output)
                 size = self._plan(accepted)
-            except (Permanent, SpecError, NotFound, AccessDenied) as error:
-                event(_log, "plan_failed", logging.ERROR, error=error.message)
-                if self._state.fail(job, ErrorInfo(code=error.code, message=error.message)):
-                    self._broker.finish_job(job, output)
+                done = committed(output, self._storage)
+            except ServiceUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 (decided by class; a job always ends)
+                self._plan_failed(job, output, error)
                 return
-            done = committed(output, self._storage)
             limit = error_limit(accepted.spec, size.rows)
             event(
                 _log,
@@ -60,6 +61,18 @@ class Control:
             if self._state.start(job, size.shards, size.rows, limit, done.shards, done.rows, done.errors):
                 self._broker.finish_job(job, output)
             self._broker.release(self._state, accepted.spec.task_schema)
+
+    def _plan_failed(self, job: str, output: str, error: Exception) -> None:
+        """End the job, unless the fault should pass: then the sweep asks for the plan again."""
+        if not isinstance(error, NightshiftError):
+            _log.exception("unexpected_error")
+        message = error.message if isinstance(error, NightshiftError) else f"{type(error).__name__}: {error}"
+        event(_log, "plan_failed", logging.ERROR, error=message)
+        if isinstance(error, Transient) and self._state.plan_tried(job) < self._settings.max_transient:
+            return
+        code = error.code if isinstance(error, NightshiftError) else "internal"
+        if self._state.fail(job, ErrorInfo(code=code, message=message)):
+            self._broker.finish_job(job, output)
 
     def _job(self, output: str) -> AcceptedJob:
         accepted = read_job(output, self._storage)
@@ -115,4 +128,5 @@ def error_limit(spec: JobSpec, rows: int) -> int | None:
     if spec.max_errors is None:
         return None
     is_share = isinstance(spec.max_errors, float) and spec.max_errors < 1
-    return int(spec.max_errors * rows) if is_share else int(spec.max_errors)
+    # A share such as 0.29 of 100 is 28.999… in floating point.
+    return math.floor(spec.max_errors * rows + 1e-9) if is_share else int(spec.max_errors)

@@ -17,7 +17,7 @@ import redis
 from jobs import processes
 from jobs.logs import event
 from jobs.settings import Settings
-from schemas.errors import ServiceUnavailable
+from schemas.errors import ServiceUnavailable, SpecError
 from schemas.task import Group
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def embedded(
 
     The second value raises ServiceUnavailable where the supervisor has gone. Its log is appended to `log`.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with private_redis(log) as url:
+    make_home(settings)
+    with private_redis(log) as (url, server):
         own = Settings.read(
             **{name: getattr(settings, name) for name in settings.model_fields_set} | {"redis_url": url}
         )
@@ -42,8 +42,9 @@ def embedded(
         supervisor = processes.start(command, own.environment(os.environ), log)
 
         def alive() -> None:
-            if supervisor.poll() is not None:
-                raise ServiceUnavailable(f"the worker ended unexpectedly, status {supervisor.returncode}; see {log}")
+            for name, process in (("worker", supervisor), ("private Redis", server)):
+                if process.poll() is not None:
+                    raise ServiceUnavailable(f"the {name} ended unexpectedly, status {process.returncode}; see {log}")
 
         try:
             yield own, alive
@@ -51,9 +52,19 @@ def embedded(
             processes.stop([supervisor], settings.grace_s + 5)
 
 
+def make_home(settings: Settings) -> Path:
+    """The folder of the logs, made where it isn't there. Raises SpecError where it can't be."""
+    logs = settings.home_dir / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError.of("NIGHTSHIFT_HOME", f"can't make {logs}: {error.strerror}; name another folder") from None
+    return logs
+
+
 @contextmanager
-def private_redis(log: Path) -> Iterator[str]:
-    """The URL of a Redis server of our own, on a socket in a temporary folder that only this user can enter."""
+def private_redis(log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """URL and process of a Redis server of our own, on a socket in a temporary folder that only this user can enter."""
     folder = Path(tempfile.mkdtemp(prefix="nightshift-"))
     socket = folder / "redis.sock"
     command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
@@ -61,7 +72,7 @@ def private_redis(log: Path) -> Iterator[str]:
     server = processes.start(command, os.environ, log)
     try:
         _wait_until_up(server, socket, log)
-        yield f"unix://{socket}"
+        yield f"unix://{socket}", server
     finally:
         processes.stop([server], 5)
         shutil.rmtree(folder, ignore_errors=True)

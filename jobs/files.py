@@ -52,6 +52,8 @@ def read_manifest(output: str, storage: Storage) -> Manifest | None:
         return Manifest.model_validate_json(storage.read(child(output, MANIFEST)))
     except NotFound:
         return None
+    except (ValidationError, SpecError) as error:
+        raise Permanent(f"{child(output, MANIFEST)} is damaged: {error}", code="bad_manifest") from None
 
 
 def write_manifest(manifest: Manifest, output: str, storage: Storage, owner: str) -> Manifest:

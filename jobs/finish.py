@@ -21,6 +21,8 @@ def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorI
     seconds: Counter[str] = Counter()
     versions: dict[str, set[str]] = {}
     for info, report in read_reports(job.output, storage):
+        if report is None:
+            continue
         parts.append(
             Part(
                 name=info.uri.rsplit("/", 1)[-1],

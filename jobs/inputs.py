@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from fnmatch import translate
-from pathlib import PurePosixPath
+from itertools import islice
 
 from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
@@ -17,7 +17,8 @@ def input_files(storage: Storage, uris: list[str], format: str) -> Iterator[Obje
     """The files of an input, in the order of the list and of their URIs, each once.
 
     Under a prefix only files of the format's suffixes count, and names that begin with `_` or `.` don't, as all readers
-    of Parquet folders have it. A file named outright is taken as it is. Raises SpecError where nothing matches.
+    of Parquet folders have it. A file named outright is taken as it is; a name with `[` in it is tried as it stands
+    before it is taken for a glob. Raises SpecError where nothing matches.
     """
     seen: set[str] = set()
     for index, uri in enumerate(uris):
@@ -34,29 +35,40 @@ def input_files(storage: Storage, uris: list[str], format: str) -> Iterator[Obje
 
 def _matches(storage: Storage, uri: str, suffixes: tuple[str, ...], field: str) -> Iterator[ObjectInfo]:
     try:
-        if _GLOB.search(uri):
-            prefix = uri[: _GLOB.search(uri).start()]  # type: ignore[union-attr]
-            pattern = _glob_pattern(uri)
-            yield from (
-                info for info in storage.list(prefix) if pattern.fullmatch(info.uri) and not info.uri.endswith("/")
-            )
-        elif uri.endswith("/"):
-            yield from (info for info in storage.list(uri) if _counts(info, uri, suffixes))
-        else:
-            try:
-                yield storage.stat(uri)
-            except NotFound:
-                yield from (info for info in storage.list(uri + "/") if _counts(info, uri, suffixes))
+        literal = list(islice(_literally(storage, uri, suffixes), 1))
+        if literal or not _GLOB.search(uri):
+            yield from _literally(storage, uri, suffixes)
+            return
+        prefix = re.split(_GLOB, uri, maxsplit=1)[0]
+        pattern = glob_pattern(uri)
+        for info in storage.list(prefix):
+            if pattern.fullmatch(info.uri) and not info.uri.endswith("/") and not _hidden(info.uri, prefix):
+                yield info
     except (NotFound, AccessDenied) as error:
         raise SpecError.of(field, error.message) from None
 
 
-def _counts(info: ObjectInfo, prefix: str, suffixes: tuple[str, ...]) -> bool:
-    inside = PurePosixPath(info.uri.removeprefix(prefix)).parts
-    return info.uri.lower().endswith(suffixes) and not any(part.startswith(("_", ".")) for part in inside)
+def _literally(storage: Storage, uri: str, suffixes: tuple[str, ...]) -> Iterator[ObjectInfo]:
+    """The file of this name, else the files below a folder of this name."""
+    if not uri.endswith("/"):
+        try:
+            yield storage.stat(uri)
+            return
+        except NotFound:
+            uri += "/"
+    yield from (
+        info for info in storage.list(uri) if info.uri.lower().endswith(suffixes) and not _hidden(info.uri, uri)
+    )
 
 
-def _glob_pattern(uri: str) -> re.Pattern[str]:
+def _hidden(uri: str, prefix: str) -> bool:
+    """Whether a name below the prefix begins with `_` or `.`, and so is no data to any reader of Parquet folders."""
+    inside = uri.removeprefix(prefix).split("/")
+    names = inside if prefix.endswith("/") else inside[1:]
+    return any(name.startswith(("_", ".")) for name in names)
+
+
+def glob_pattern(uri: str) -> re.Pattern[str]:
     """`*` and `?` stay within a folder, `**` crosses folders."""
     pieces = []
     for piece in re.split(r"(\*\*/?|\*|\?)", uri):

@@ -13,14 +13,16 @@ from typing import Any, Literal
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
-from jobs.storage.model_folder import folder_revision, model_files
+from jobs.storage.model_folder import file_names, folder_revision, model_files
 from schemas.errors import AccessDenied, NotFound, SpecError
 from schemas.job import JobSpec, ResolvedModel
-from schemas.task import Task
+from schemas.task import Group, Task
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 #: Files that stand for weights in a format that can run code, or that only other libraries read.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
+#: One of these is there wherever there is a tokenizer.
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", ".model", ".tiktoken")
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,15 @@ def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> Resolv
 
 def _in_folder(source: str, storage: Storage) -> _Found:
     try:
-        files = list(model_files(storage, source))
-        if not files:
+        names = file_names(storage, source)
+        if not names:
             raise SpecError.of("model", f"there is no model at {source!r}: no files")
-        if "config.json" not in dict(files):
+        if "config.json" not in names:
             raise SpecError.of("model", f"{source!r} is not a Transformers model: it has no config.json")
-        config = storage.read(f"{source}/config.json")
+        config = _parsed(storage.read(f"{source}/config.json"), source)
+        return _Found(names, config, folder_revision(list(model_files(storage, source))))
     except (NotFound, AccessDenied) as error:
         raise SpecError.of("model", error.message) from None
-    return _Found([name for name, _ in files], _parsed(config, source), folder_revision(files, config))
 
 
 def _parsed(config: bytes, source: str) -> dict[str, Any]:
@@ -135,11 +137,12 @@ def _in_hub_cache(source: str, revision: str | None, cause: Exception) -> _Found
 
 def _check(found: _Found, task: Task, model: str) -> None:
     architectures = found.config.get("architectures") or []
-    if not any(name.endswith(task.heads) for name in architectures):
+    if not isinstance(architectures, list) or not any(str(name).endswith(task.heads) for name in architectures):
+        what = " and ".join(map(str, architectures)) if isinstance(architectures, list) else str(architectures)
         raise SpecError.of(
             "model",
-            f"{model!r} is a {' and '.join(architectures) or 'model without an architecture'}; {task.id} needs one "
-            f"ending in {' or '.join(task.heads)}",
+            f"{model!r} is a {what or 'model without an architecture'}; {task.id} needs one ending in "
+            f"{' or '.join(task.heads)}",
         )
     if not any(name.endswith(".safetensors") for name in found.files):
         others = [name for name in found.files if name.endswith(_OTHER_WEIGHTS)]
@@ -148,4 +151,8 @@ def _check(found: _Found, task: Task, model: str) -> None:
             "model",
             f"{model!r} has {what}; weights are loaded from safetensors only: convert them with "
             "model.save_pretrained(FOLDER)",
+        )
+    if task.group in (Group.TEXT, Group.GENERATION) and not any(name.endswith(_TOKENIZERS) for name in found.files):
+        raise SpecError.of(
+            "model", f"{model!r} has no tokenizer: put its files beside the weights with tokenizer.save_pretrained"
         )

@@ -162,13 +162,19 @@ def _fitting(footer: Footer | BrokenFile, schema: pa.Schema, first: str) -> Foot
                 code="bad_input",
             )
         found = footer.schema.field(field.name).type
-        if found != field.type:
+        if found != field.type and not (_is_text(found) and _is_text(field.type)):
             raise Permanent(
                 f"column {field.name!r} of {footer.info.uri} is {found}, of {first} {field.type}: give inputs of one "
                 "schema, or leave the column out of input.keep",
                 code="bad_input",
             )
     return footer
+
+
+def _is_text(arrow: pa.DataType) -> bool:
+    """Whether it is text, however stored: what one file has as string another may have as a dictionary of it."""
+    value = arrow.value_type if pa.types.is_dictionary(arrow) else arrow
+    return str(value) in ("string", "large_string", "string_view")
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ class PlanSize:
 
 
 def write_plan(output: str, schema: pa.Schema, shards: Iterator[Shard], storage: Storage, owner: str) -> PlanSize:
-    """Write `_plan.parquet`, in bounded memory; where another planner was first, its plan stands."""
+    """Write `_plan.pq`, in bounded memory; where another planner was first, its plan stands."""
     arrow = plan_schema(schema)
     with tempfile.TemporaryFile(prefix="nightshift-plan-") as file:
         with pq.ParquetWriter(file, arrow, compression="zstd") as writer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jobs.files import list_parts
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.parts import read_report
+from schemas.errors import Permanent
 from schemas.report import ShardReport
 
 _READERS = 32
@@ -22,11 +23,13 @@ class Committed:
 
 
 def committed(output: str, storage: Storage) -> Committed:
-    """What is done of the job at this location."""
+    """What is done of the job at this location. Raises Permanent where a file has a part's name and isn't one."""
     shards: list[int] = []
     rows = 0
     errors: dict[str, int] = {}
-    for _, report in read_reports(output, storage):
+    for info, report in read_reports(output, storage):
+        if report is None:
+            raise Permanent(f"{info.uri} was not written by Nightshift; move it away", code="foreign_part")
         shards.append(report.shard)
         rows += report.rows
         for code, count in report.errors.items():
@@ -34,8 +37,15 @@ def committed(output: str, storage: Storage) -> Committed:
     return Committed(shards, rows, errors)
 
 
-def read_reports(output: str, storage: Storage) -> Iterator[tuple[ObjectInfo, ShardReport]]:
-    """Each part of a job, in order, with the report in its footer. Raises Permanent for a part that has none."""
+def read_reports(output: str, storage: Storage) -> Iterator[tuple[ObjectInfo, ShardReport | None]]:
+    """Each part of a job, in order, with the report in its footer; None for a file that isn't ours."""
+
+    def read(info: ObjectInfo) -> tuple[ObjectInfo, ShardReport | None]:
+        try:
+            return info, read_report(info, storage)
+        except Permanent:
+            return info, None
+
     with ThreadPoolExecutor(_READERS, thread_name_prefix="report") as pool:
         parts = (info for _, info in list_parts(output, storage))
-        yield from pool.map(lambda info: (info, read_report(info, storage)), parts)
+        yield from pool.map(read, parts)

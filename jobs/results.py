@@ -1,6 +1,7 @@
 """Results: the rows of a job, from the parts that its manifest names."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,24 @@ from jobs.storage import Storage
 from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob
 from schemas.layout import child
+
+
+def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows as Python values, for showing: text that isn't UTF-8 with replacement characters, and what Python has no
+    type for (nanoseconds, say) as text."""
+    columns = {name: _to_values(batch.column(index)) for index, name in enumerate(batch.schema.names)}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _to_values(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        data = column.cast(pa.large_binary()).to_pylist()
+        return [None if value is None else value.decode(errors="replace") for value in data]
+    except ValueError:
+        values = column.cast(pa.string()).to_pylist()
+    return values
 
 
 class NotFinished(NightshiftError):

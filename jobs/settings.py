@@ -5,15 +5,18 @@ names; the environment wins. S3 credentials, region and endpoint come from AWS's
 """
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -33,7 +36,7 @@ class Settings(BaseSettings):
     allow_files: bool = Field(True, description="Whether local paths are allowed at all.")
 
     lease_s: float = Field(60, gt=0, description="Seconds after which a silent worker's shard is released.")
-    renew_s: float = Field(10, gt=0, description="Seconds between two renewals of a lease.")
+    renew_s: float = Field(1, gt=0, description="Seconds between renewals of a lease; they carry progress.")
     sweep_s: float = Field(5, gt=0, description="Seconds between two sweeps.")
     grace_s: float = Field(30, gt=0, description="Seconds a stopping worker has to put its shard back.")
     max_lost: int = Field(3, ge=1, description="How often a shard may lose its worker before it is given up.")
@@ -48,6 +51,27 @@ class Settings(BaseSettings):
     stop_file: Path | None = Field(None, description="Set by a supervisor for its processes: appears when to stop.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():
+            return None
+        parts = urlsplit(url.get_secret_value())
+        try:
+            right = parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or parts.port > 0)
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("not a Redis URL; write redis://HOST:6379/0, rediss://… or unix:///PATH")
+        return url
+
+    @field_validator("home")
+    @classmethod
+    def _is_named(cls, home: Path) -> Path:
+        if home == Path():
+            raise ValueError("names no folder")
+        return home
 
     @classmethod
     def settings_customise_sources(
@@ -70,6 +94,10 @@ class Settings(BaseSettings):
             raise SpecError.of("NIGHTSHIFT_SETTINGS", f"there is no file {file!r}")
         try:
             return cls(**overrides)
+        except SettingsError as error:  # a list that is no JSON
+            raise SpecError.of("settings", f"{error}: {error.__cause__}; lists are written as JSON") from None
+        except tomllib.TOMLDecodeError as error:
+            raise SpecError.of("NIGHTSHIFT_SETTINGS", f"{file!r} is no TOML: {error}") from None
         except ValidationError as error:
             problems = [
                 Problem("NIGHTSHIFT_" + "_".join(map(str, item["loc"])).upper(), item["msg"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 
 from jobs.broker import Broker
 from jobs.files import add_to_catalog, read_job, read_manifest, write_job
@@ -98,9 +99,17 @@ def _same(there: AcceptedJob, spec: JobSpec, storage: Storage) -> Accepted:
 
 
 def _differences(there: JobSpec, here: JobSpec) -> str:
-    ours, theirs = here.model_dump(mode="json"), there.model_dump(mode="json")
-    names = [name for name in ours if ours[name] != theirs[name]]
-    return "different " + ", ".join(names)
+    ours, theirs = _flat(here.model_dump(mode="json")), _flat(there.model_dump(mode="json"))
+    names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    return "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def enqueue(job: AcceptedJob, state: State, broker: Broker) -> None:

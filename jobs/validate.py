@@ -7,13 +7,14 @@ from typing import TypeVar
 import pyarrow as pa
 
 from jobs.footers import read_footer
-from jobs.inputs import check_allowed, input_files
+from jobs.inputs import check_allowed, glob_pattern, input_files
 from jobs.models import resolve_model
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.job import JobSpec, ResolvedModel
+from schemas.layout import child, part_name
 from schemas.output import read_schema
 
 T = TypeVar("T")
@@ -73,17 +74,18 @@ def _check_locations(spec: JobSpec, settings: Settings) -> None:
     for uri in spec.input.uris:
         check_allowed(uri, settings.allowed_inputs, settings, "input.uri")
         folder = uri.rstrip("/") + "/"
-        if output.startswith(folder):
+        if output.startswith(folder) or glob_pattern(uri).fullmatch(child(output, part_name(0, 1))):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
 
 
 def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:
-    """The columns to read, by the first file's footer; planning holds every other file to it."""
+    """The columns to read, by the first footer that can be read; planning holds every other file to it."""
     if spec.input.format == "media":
         raise SpecError.of("input.format", f"{spec.task} reads parquet, not media")
-    first = next(input_files(storage, spec.input.uris, "parquet"))
-    try:
-        footer = read_footer(storage, first, settings.max_footer_mb << 20)
-    except Unreadable as error:
-        raise SpecError.of("input.uri", error.message) from None
-    return read_schema(spec, footer.schema)
+    broken: Unreadable | None = None
+    for info in input_files(storage, spec.input.uris, "parquet"):
+        try:
+            return read_schema(spec, read_footer(storage, info, settings.max_footer_mb << 20).schema)
+        except Unreadable as error:
+            broken = broken or error
+    raise SpecError.of("input.uri", broken.message if broken else "no input")

@@ -1,15 +1,19 @@
 """Watching a job: its progress from Redis, or what storage knows where Redis doesn't, until it ends."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jobs.files import read_manifest
+from jobs.logs import event
 from jobs.state import Progress, State
 from jobs.storage import Storage
 from schemas.errors import NightshiftError, ServiceUnavailable
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
+
+_log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 #: How long Redis may be away before watching gives up.
@@ -31,12 +35,12 @@ class Rate:
 
 
 def rate_of(progress: Progress) -> Rate:
-    rows = progress.rows_done + progress.rows_live
+    rows = progress.rows_done + progress.rows_live - progress.rows_before
     elapsed = (progress.ended or progress.now) - progress.started if progress.started else 0.0
     if not rows or elapsed <= 0:
         return Rate(None, None)
     speed = rows / elapsed
-    return Rate(speed, (progress.rows - rows) / speed)
+    return Rate(speed, (progress.rows - progress.rows_before - rows) / speed)
 
 
 def watch(
@@ -53,7 +57,9 @@ def watch(
             progress = state.progress(job.id)
             unavailable_since = None
         except ServiceUnavailable:
-            unavailable_since = unavailable_since or time.monotonic()
+            if unavailable_since is None:
+                unavailable_since = time.monotonic()
+                event(_log, "redis_away", logging.WARNING, waiting_s=PATIENCE_S)
             if time.monotonic() - unavailable_since > PATIENCE_S:
                 raise
             time.sleep(1)

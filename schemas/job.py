@@ -6,7 +6,16 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from schemas.errors import Problem, SpecError
 from schemas.task import Task, TaskParams
@@ -72,6 +81,19 @@ class JobSpec(Strict):
     labels: dict[str, str] = Field(default_factory=dict)
     notify: HttpUrl | None = Field(None, description="A URL that gets a signed POST when the job ends.")
 
+    @field_validator("params", "shard", "labels", mode="before")
+    @classmethod
+    def _empty(cls, value: Any) -> Any:
+        """A key left empty in YAML is null, and means its default."""
+        return {} if value is None else value
+
+    @field_validator("input", "output", mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"write {{uri: {value}}}")
+        return value
+
     @model_validator(mode="after")
     def _settle(self) -> "JobSpec":
         """Write the task's id for its alias, and its parameters' defaults beside the ones given."""
@@ -112,7 +134,7 @@ class JobSpec(Strict):
 class ResolvedModel(Strict):
     """The model as a worker loads it: `source` is what the spec named, `revision` pins its content.
 
-    A hub model's revision is a commit; a folder's or prefix's is a digest of its files' names and contents' sizes.
+    A hub model's revision is a commit; a folder's or prefix's is a digest of its files.
     """
 
     source: str
@@ -146,7 +168,20 @@ def parse_spec(data: object) -> JobSpec:
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(_problems(error, JobSpec)) from None
+        raise SpecError(_problems(error, JobSpec) + _params_problems(data)) from None
+
+
+def _params_problems(data: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the parameters of a spec that has other faults too."""
+    try:
+        params = find_task(str(data.get("task"))).params
+    except SpecError as error:
+        return error.problems if "task" in data else []
+    try:
+        params.model_validate(data.get("params") or {})
+    except ValidationError as error:
+        return _problems(error, params, prefix=("params",))
+    return []
 
 
 # What pydantic adds to a path for the branch of a union that it tried; not part of the field's name.

@@ -1,7 +1,8 @@
 """Names of the objects under a job's output location. Data begins with `part-`, all else with `_`."""
 
 JOB = "_job.json"
-PLAN = "_plan.parquet"
+#: Parquet, under a name that a glob over `*.parquet` doesn't take for data.
+PLAN = "_plan.pq"
 MANIFEST = "_manifest.json"
 
 

@@ -17,6 +17,11 @@ def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
 
     Raises SpecError where a column is missing, is of a type the task can't read, or collides with an output column.
     """
+    twice = sorted({name for name in table.names if table.names.count(name) > 1})
+    if twice:
+        raise SpecError.of(
+            "input.uri", f"the input has several columns named {', '.join(map(repr, twice))}: rename them"
+        )
     names = set(task_columns(spec, table).values()) | set(kept_columns(spec, table))
     return pa.schema([field for field in table if field.name in names])
 

@@ -1,11 +1,11 @@
-"""The plan: a job's shards in input order, and `_plan.parquet`, which holds one row a shard."""
+"""The plan: a job's shards in input order, and `_plan.pq`, which holds one row a shard."""
 
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-#: Shards a row group of `_plan.parquet`: what a worker reads to find one of them.
+#: Shards a row group of `_plan.pq`: what a worker reads to find one of them.
 PLAN_ROW_GROUP = 1000
 #: The row group of a slice that stands for a whole file whose footer could not be read.
 NO_ROW_GROUP = -1

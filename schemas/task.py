@@ -18,9 +18,9 @@ class Group(StrEnum):
 
 
 class TaskParams(BaseModel):
-    """Base of each task's parameters: unknown names are refused, values are fixed once read."""
+    """Base of each task's parameters: unknown names are refused, and values of another type (true for 2)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 @dataclass(frozen=True)

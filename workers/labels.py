@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from schemas.errors import RecordError
 from workers.handler import Prediction
 
 
@@ -22,8 +23,10 @@ def score_function(config: Any, wanted: str | None) -> str:
 
 
 def scores(logits: np.ndarray, function: str) -> np.ndarray:
-    """Float32 scores of one record's logits, shape (labels,)."""
+    """Float32 scores of one record's logits, shape (labels,). Raises RecordError (`not_finite`) for NaN or infinity."""
     logits = logits.astype(np.float32)
+    if not np.isfinite(logits).all():
+        raise RecordError("not_finite", "the model's output is not a number; float16 may be too narrow for this model")
     if function == "sigmoid":
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
     if function == "softmax":

@@ -13,8 +13,6 @@ from schemas.manifest import JobStatus
 from schemas.shard import ShardOrder
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks at the job's status from the loop over batches.
-LOOK_S = 0.2
 
 
 class Lease:
@@ -34,7 +32,7 @@ class Lease:
         self._stop_file = stop_file
         self._rows = 0
         self._status = "running"
-        self._renewed = self._looked = time.monotonic()
+        self._renewed = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -62,14 +60,13 @@ class Lease:
             self._renewed = began
 
     def check(self, rows: int) -> None:
-        """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch."""
+        """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch.
+
+        Never waits for Redis: the thread does.
+        """
         self._rows = rows
-        now = time.monotonic()
-        if now - self._looked >= LOOK_S:
-            self._looked = now
-            self._renew()
-            if self._stop_file is not None and self._stop_file.exists():
-                raise ShuttingDown("the worker is shutting down")
+        if self._stop_file is not None and self._stop_file.exists():
+            raise ShuttingDown("the worker is shutting down")
         self._raise_for_status()
 
     def check_for_commit(self) -> None:

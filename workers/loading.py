@@ -1,6 +1,6 @@
 """Loading: a checkpoint's classes from its folder, from safetensors only, with every weight in place."""
 
-import logging
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,6 @@ import torch
 import transformers
 
 from schemas.errors import Permanent
-
-_log = logging.getLogger(__name__)
 
 
 def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -25,9 +23,12 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            ignore_mismatched_sizes=True,  # reported below, in our words
             output_loading_info=True,
         )
     except Exception as error:  # Transformers and safetensors raise what they like for a broken folder
+        if "auto_map" in json.loads((folder / "config.json").read_text()):
+            raise Permanent("the model needs code of its own, which is never run here", code="model") from error
         raise Permanent(f"the model doesn't load: {type(error).__name__}: {error}", code="model") from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
@@ -42,6 +43,9 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in the folder. Raises Permanent (code `model`) where there is none that can be loaded."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
         raise Permanent(f"the tokenizer doesn't load: {type(error).__name__}: {error}", code="model") from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        raise Permanent(f"the tokenizer has no vocabulary: {folder} lacks the file with it", code="model")
+    return tokenizer

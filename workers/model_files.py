@@ -11,14 +11,12 @@ from filelock import FileLock
 
 from jobs.logs import event
 from jobs.storage import Storage
-from jobs.storage.model_folder import folder_revision, model_files
-from schemas.errors import NotFound, Permanent, Transient
+from jobs.storage.model_folder import WANTED, ModelFile, folder_revision, model_files
+from schemas.errors import Permanent, Transient
 from schemas.job import ResolvedModel
 
 _log = logging.getLogger(__name__)
 
-#: What loading from safetensors may need: weights, configuration, and every form of vocabulary.
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe"]
 _CHUNK = 8 << 20
 
 
@@ -41,15 +39,11 @@ def _checked(model: ResolvedModel, storage: Storage) -> Path:
     return Path(model.source)
 
 
-def _check_revision(model: ResolvedModel, storage: Storage) -> list[tuple[str, int]]:
-    try:
-        files = list(model_files(storage, model.source))
-        revision = folder_revision(files, storage.read(f"{model.source}/config.json"))
-    except NotFound:
-        raise Permanent(
-            f"the model is gone from {model.source}, or isn't visible to this worker", code="model"
-        ) from None
-    if revision != model.revision:
+def _check_revision(model: ResolvedModel, storage: Storage) -> list[ModelFile]:
+    files = list(model_files(storage, model.source))
+    if not files:
+        raise Permanent(f"the model is gone from {model.source}, or isn't visible to this worker", code="model")
+    if folder_revision(files) != model.revision:
         raise Permanent(f"the model at {model.source} was changed after the job was accepted", code="model")
     return files
 
@@ -64,9 +58,8 @@ def _from_s3(model: ResolvedModel, storage: Storage, home: Path) -> Path:
         files = _check_revision(model, storage)
         aside = folder.with_name(folder.name + ".part")
         shutil.rmtree(aside, ignore_errors=True)
-        for name, _ in files:
-            if any(Path(name).match(pattern) for pattern in WANTED):
-                _fetch(f"{model.source}/{name}", aside / name, storage)
+        for file in files:
+            _fetch(f"{model.source}/{file.name}", aside / file.name, storage)
         aside.rename(folder)
         event(_log, "model_fetched", model=model.source, seconds=time.monotonic() - start)
         return folder

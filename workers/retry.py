@@ -52,6 +52,9 @@ def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decis
     """
     if isinstance(error, Interrupted):
         return PutBack(0)
+    # Credentials expire, and are renewed: refused access is final only when it stays so.
+    if isinstance(error, AccessDenied) and tries + 1 < max_tries:
+        return PutBack(_backoff(tries, jitter))
     if isinstance(error, Permanent | NotFound | AccessDenied | AlreadyExists | SpecError):
         return FailJob(ErrorInfo(code=error.code, message=error.message))
     if isinstance(error, Unreadable):
@@ -64,8 +67,11 @@ def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decis
     # What nobody foresaw (a full disk, a defect) gets three chances, and never takes the whole job along.
     if tries + 1 >= (max_tries if known else 3):
         return FailShard(info)
-    backoff = min(CAP_S, BASE_S * 2.0**tries)
-    return PutBack(backoff * (0.5 + 0.5 * jitter))
+    return PutBack(_backoff(tries, jitter))
+
+
+def _backoff(tries: int, jitter: float) -> float:
+    return min(CAP_S, BASE_S * 2.0**tries) * (0.5 + 0.5 * jitter)
 
 
 def jitter() -> float:

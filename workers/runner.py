@@ -200,7 +200,7 @@ class ShardRun:
         )
 
 
-_UNEXPECTED = ("prepare_failed", "inference_failed", "finish_failed")
+_UNEXPECTED = ("prepare_failed", "inference_failed", "finish_failed", "not_finite")
 
 
 def _as_record_error(error: BaseException, code: str) -> RecordError:

@@ -8,7 +8,7 @@ import click
 from jobs.cli.lifecycle import accepted_job, exit_code, quiet_settings, run_to_end, say_end
 from jobs.cli.results import shown
 from jobs.demo import make_model, make_reviews
-from jobs.results import result_batches
+from jobs.results import result_batches, to_rows
 from jobs.storage import Storage
 from schemas.job import parse_spec
 
@@ -50,10 +50,10 @@ def demo(folder: str) -> None:
     accepted = accepted_job(spec, storage, settings)
     manifest = run_to_end(accepted, storage, settings, None, as_json=False)
     say_end(manifest, accepted.job, as_json=False)
-    rows = list(chain.from_iterable(batch.to_pylist() for batch in result_batches(accepted.job, storage)))
+    rows = list(chain.from_iterable(to_rows(batch) for batch in result_batches(accepted.job, storage)))
     for row in islice(rows, 5):
         click.echo(shown(row))
     same = sum(row["prediction"]["label"] == row["human"] for row in rows if row["error"] is None)
     click.echo(f"the model agrees with people on {same:,} of {len(rows):,} reviews")
-    click.echo(f"read them with pyarrow, DuckDB, Spark or Polars: {accepted.job.output}*.parquet")
+    click.echo(f"read them with pyarrow, DuckDB, Spark or Polars: {accepted.job.output}")
     raise SystemExit(exit_code(manifest))

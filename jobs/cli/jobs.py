@@ -51,7 +51,10 @@ def status(job: str | None, as_json: bool) -> None:
     elif progress is not None:
         click.echo(f"status   {progress.status}\nprogress {describe(progress)}")
     else:
-        click.echo(f"status   not finished, and nobody works on it; go on with: nightshift resume {found.output}")
+        known = "Redis doesn't know it" if settings.redis_url else "there is no deployment here that could know of it"
+        click.echo(
+            f"status   not finished; {known}. Unless a run is under way, go on with: nightshift resume {found.output}"
+        )
 
 
 def _all_active(state: State, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 from jobs import logs
 from jobs.broker import Broker, make_app
 from jobs.cli.progress import display, duration
-from jobs.embedded import embedded
+from jobs.embedded import embedded, make_home
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
@@ -38,8 +38,11 @@ def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepte
     if found is not None:
         return found
     checked = validated(spec, storage, settings)
+    # Nothing is written for a job that nobody could be told of.
     if settings.redis_url is not None:
-        State(settings).ping()  # nothing is written for a job that nobody could be told of
+        State(settings).ping()
+    else:
+        make_home(settings)
     return accept(checked, storage, settings)
 
 
@@ -59,6 +62,8 @@ def run_to_end(
         if not as_json:
             ended = f"{accepted.manifest.ended_at:%Y-%m-%d %H:%M} UTC"
             click.echo(f"nothing to run: job {job.id} with this spec ended at {ended}", err=True)
+            if accepted.manifest.status is not JobStatus.SUCCEEDED:
+                click.echo(f"it {accepted.manifest.status}; to try again, name another output location", err=True)
         return accepted.manifest
     if accepted.found is Found.UNFINISHED and not as_json:
         click.echo(f"going on with job {job.id}", err=True)

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import signal
 import sys
 from difflib import get_close_matches
 
@@ -69,8 +70,14 @@ def cli() -> None:
     """
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does: cleanly. `worker` has a handler of its own."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run the command line. A SpecError exits with 2, any other error of ours with 1, Ctrl-C with 130."""
+    """Run the command line. A SpecError exits with 2, any other error of ours with 1, Ctrl-C or SIGTERM with 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as exit:
@@ -88,9 +95,6 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
 
 
 if __name__ == "__main__":

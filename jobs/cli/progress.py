@@ -1,4 +1,4 @@
-"""Progress on standard error: a live bar in a terminal, plain lines elsewhere, nothing under --json or --quiet."""
+"""Progress on standard error: a live bar in a terminal, plain lines elsewhere, nothing under --json."""
 
 import sys
 import time
@@ -53,6 +53,8 @@ class _Lines:
 
 def describe(progress: Progress) -> str:
     """Shards, records, speed, time left and errors so far, in a line."""
+    if progress.waits_for is not None:
+        return f"waiting for a worker of the group {progress.waits_for!r} (nightshift worker)"
     if progress.status is JobStatus.PLANNING:
         return "reading the input's footers"
     rate = rate_of(progress)

@@ -1,6 +1,8 @@
 """`results`: a job's rows, from the parts that its manifest names."""
 
 import json
+import math
+import signal
 from itertools import islice
 from typing import Any
 
@@ -8,7 +10,7 @@ import click
 
 from jobs.cli.lifecycle import quiet_settings
 from jobs.cli.lookup import find_job
-from jobs.results import result_batches
+from jobs.results import result_batches, to_rows
 from jobs.storage import Storage
 from schemas.output import OWN_COLUMNS
 
@@ -30,13 +32,23 @@ def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool) ->
     nightshift results s3://annotated/reviews/ -n 3
     nightshift results 20261120-031500-k3v9x2 --errors --json
     """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
     settings = quiet_settings()
     storage = Storage()
     found = find_job(job, storage, settings)
     batches = result_batches(found, storage, partial=partial, errors_only=errors)
-    rows = (row for batch in batches for row in batch.to_pylist())
+    rows = (row for batch in batches for row in to_rows(batch))
     for row in islice(rows, limit or None):
-        click.echo(json.dumps(row, default=_plain, ensure_ascii=False) if as_json else shown(row))
+        click.echo(json.dumps(_finite(row), default=_plain, ensure_ascii=False) if as_json else shown(row))
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no numbers for them."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> str:
@@ -54,5 +66,5 @@ def shown(row: dict[str, Any]) -> str:
 
 
 def _cut(value: Any, width: int = 60) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value).replace("\n", " ")
+    text = f"{value:.4f}" if isinstance(value, float) else "".join(c if c.isprintable() else " " for c in str(value))
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -102,7 +102,11 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
     """
     settings = quiet_settings()
     storage = Storage()
-    checked = validated(with_full_uris(spec_from_options(**options)), storage, settings)
+    spec = with_full_uris(spec_from_options(**options))
+    checked = validated(spec, storage, settings)
+    there = check_output(spec, storage)
+    if there is not None and not as_json:
+        click.echo(f"{spec.output.uri} already has this job, {there.found.value}", err=True)
     sample = None if no_sample else estimate(checked, storage, settings)
     limits = shard_limits(checked.spec, sample.rows_per_s if sample else None)
     _, shards = planned(checked.spec, checked.columns, storage, settings, limits)

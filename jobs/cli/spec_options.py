@@ -57,7 +57,8 @@ def spec_from_options(
 ) -> JobSpec:
     """The spec of a file, with what the options say put over it. Raises SpecError with all that is wrong."""
     data = _read(spec_file) if spec_file else {}
-    given: dict[str, Any] = {"task": task, "model": model, "revision": revision, "output.uri": output}
+    named = {"task": task, "model": model, "revision": revision, "output.uri": output}
+    given: dict[str, Any] = {path: value for path, value in named.items() if value is not None}
     if inputs:
         given["input.uri"] = inputs[0] if len(inputs) == 1 else list(inputs)
     if keep is not None:
@@ -66,8 +67,7 @@ def spec_from_options(
     given |= {f"params.{name}": _value(value) for name, value in map(_pair, params)}
     given |= {name: _value(value) for name, value in map(_pair, sets)}
     for path, value in given.items():
-        if value is not None:
-            _put(data, path, value)
+        _put(data, path, value)
     return parse_spec(data)
 
 
@@ -101,7 +101,9 @@ def _value(text: str) -> Any:
 def _put(data: dict[str, Any], path: str, value: Any) -> None:
     *folders, name = path.split(".")
     for folder in folders:
-        inner = data.setdefault(folder, {})
+        if data.get(folder) is None:
+            data[folder] = {}
+        inner = data[folder]
         if not isinstance(inner, dict):
             raise SpecError.of(path, f"{folder!r} is {inner!r} in the spec file, not keys and values")
         data = inner

@@ -19,6 +19,8 @@ from jobs.settings import Settings
 from schemas.errors import ServiceUnavailable
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.shard import ShardOrder
+from schemas.task import Group
+from schemas.tasks import find_task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,12 +44,16 @@ class Progress:
     rows: int
     rows_done: int
     rows_live: int
+    #: Rows that were committed before Redis was told of the job: by an earlier run of it.
+    rows_before: int
     errors: dict[str, int]
     error: ErrorInfo | None
     accepted: float
     started: float | None
     ended: float | None
     now: float
+    #: The group of workers that the job waits for, where none serves it.
+    waits_for: str | None
 
     @property
     def finishable(self) -> bool:
@@ -176,6 +182,11 @@ class State:
         return int(self._run("stop", job, JobStatus.FAILING, error.model_dump_json())) == 1
 
     @_guarded
+    def plan_tried(self, job: str) -> int:
+        """Count a fault that kept the job from being planned; how many there were."""
+        return int(self._redis.hincrby(self._key(job), "plan_tries", 1))
+
+    @_guarded
     def finish(self, job: str, status: JobStatus) -> None:
         self._run("finish", job, status, self._settings.keep_state_s)
 
@@ -197,6 +208,10 @@ class State:
             fields, live, errors, held, failed, (seconds, micros) = pipe.execute()
         if not fields:
             return None
+        status = JobStatus(fields["status"])
+        needed = Group.CONTROL if status is JobStatus.PLANNING else find_task(fields["task"]).group
+        idle = not status.final and not held
+        served = not idle or any(needed in worker.groups for worker in self.workers())
 
         def seconds_of(name: str) -> float | None:
             return float(fields[name]) if fields.get(name) else None
@@ -205,7 +220,7 @@ class State:
             job=job,
             task=fields["task"],
             output=fields["output"],
-            status=JobStatus(fields["status"]),
+            status=status,
             shards=int(fields.get("shards", 0)),
             shards_done=int(fields.get("done", 0)),
             shards_failed=failed,
@@ -219,6 +234,8 @@ class State:
             started=seconds_of("started"),
             ended=seconds_of("ended"),
             now=seconds + micros / 1e6,
+            waits_for=None if served else needed,
+            rows_before=int(fields.get("rows_before", 0)),
         )
 
     @_guarded

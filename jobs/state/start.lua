@@ -5,7 +5,7 @@ if status_of(id) ~= 'planning' then return 0 end
 redis.call('HSET', job_key(id), 'status', 'running', 'shards', ARGV[2], 'rows', ARGV[3], 'max_errors', ARGV[4])
 local done = cjson.decode(ARGV[5])
 for _, shard in ipairs(done) do redis.call('SETBIT', job_key(id, 'done'), shard, 1) end
-redis.call('HSET', job_key(id), 'done', #done, 'rows_done', ARGV[6])
+redis.call('HSET', job_key(id), 'done', #done, 'rows_done', ARGV[6], 'rows_before', ARGV[6])
 local error_rows = 0
 for code, count in pairs(cjson.decode(ARGV[7])) do
   redis.call('HSET', job_key(id, 'errors'), code, count)

@@ -99,5 +99,8 @@ def normalized(uri: str, field: str) -> str:
     if scheme not in ("", "file"):
         raise SpecError.of(field, f"{uri!r}: {scheme}:// is not supported; use s3:// or a local path")
     path = unquote(urlsplit(uri).path) if scheme else uri
-    absolute = str(Path(path).expanduser().absolute().resolve())
+    try:
+        absolute = str(Path(path).expanduser().absolute().resolve())
+    except (RuntimeError, OSError) as error:  # a loop of links, an unknown user's home
+        raise SpecError.of(field, f"{uri!r} is no path: {error}") from None
     return absolute + "/" if path.endswith("/") and not absolute.endswith("/") else absolute

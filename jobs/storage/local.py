@@ -85,8 +85,11 @@ class LocalStore:
     def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo:
         target = Path(uri)
         aside = target.with_name(f"_tmp-{owner}-{secrets.token_hex(4)}")
-        with _translated(uri):
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AccessDenied(f"can't make the folder {target.parent}: {error.strerror}") from None
+        with _translated(uri):
             try:
                 with aside.open("xb") as file:
                     source = BytesIO(body) if isinstance(body, bytes) else body

@@ -21,6 +21,7 @@ from schemas.errors import (
     NightshiftError,
     NotFound,
     Permanent,
+    SpecError,
     Transient,
 )
 
@@ -127,8 +128,11 @@ class S3Store:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        with _making_client:
-            self._client: S3Client = boto3.Session().client("s3", config=config)
+        try:
+            with _making_client:
+                self._client: S3Client = boto3.Session().client("s3", config=config)
+        except (BotoCoreError, ValueError) as error:  # what AWS_PROFILE, AWS_ENDPOINT_URL_S3 and their kin name
+            raise SpecError.of("AWS settings", str(error)) from None
 
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = _split(uri)

@@ -82,7 +82,7 @@ def test_the_output_of_another_job(classifier: Path, texts: Path, output: Path) 
     assert nightshift("run", *options(classifier, texts, output)).code == 0
     before = sorted((p.name, p.stat().st_mtime_ns) for p in output.iterdir())
     done = nightshift("run", *options(classifier, texts, output, "--param", "top_k=2"))
-    refused(done, "output.uri", "belongs to job", "different params", "name another location")
+    refused(done, "output.uri", "belongs to job", "params.top_k: 1 there, 2 here", "name another location")
     assert sorted((p.name, p.stat().st_mtime_ns) for p in output.iterdir()) == before
 
 

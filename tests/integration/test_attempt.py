@@ -115,9 +115,8 @@ def test_a_cancelled_job_leaves_its_shard_and_keeps_its_parts(
 
 
 def test_a_stopping_worker_puts_its_shard_back(
-    settings: Settings, classifier: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, classifier: Path, texts: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("workers.lease.LOOK_S", 0)
     stop = tmp_path / "stop"
     house = House(settings.model_copy(update={"stop_file": stop, "batch_tokens": 1}))
     job, shards = submit(house, classifier, texts)
