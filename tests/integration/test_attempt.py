@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from jobs.settings import Settings
 from jobs.submit import enqueue
+from jobs.watch import rate_of
 from schemas.errors import RecordError, Transient
 from schemas.job import AcceptedJob
 from schemas.layout import part_name
-from schemas.manifest import JobStatus
+from schemas.manifest import ErrorInfo, JobStatus
 from tests.integration.harness import House, read_output, spec_for, write_reviews
 from tests.texts import sentences
 from workers.lease import Lease
@@ -168,8 +170,6 @@ def test_a_file_that_is_no_parquet_fails_alone(house: House, classifier: Path, t
 
 
 def test_files_of_another_schema_fail_the_job(house: House, classifier: Path, tmp_path: Path) -> None:
-    import pyarrow as pa
-
     write_reviews(tmp_path / "in" / "a.parquet", sentences(30))
     pq.write_table(pa.table({"id": ["x"], "review": ["y"]}), tmp_path / "in" / "b.parquet")
     job = house.submit(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out"))
@@ -332,3 +332,84 @@ def test_state_is_rebuilt_from_storage(house: House, classifier: Path, texts: Pa
     after = {p.name: p.stat().st_mtime_ns for p in Path(job.output).glob("part-*")}
     assert before.items() <= after.items()
     assert [row["id"] for row in read_output(job.output)] == list(range(100))
+
+
+def test_a_foreign_part_fails_the_job_with_the_way_out(house: House, classifier: Path, texts: Path) -> None:
+    job = house.submit(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
+    write_reviews(Path(job.output, "part-00000.parquet"), ["not ours"])
+    house.plan(job)
+    manifest = house.finish(job)
+    assert manifest.status is JobStatus.FAILED
+    assert manifest.error is not None
+    assert "part-00000.parquet was not written by Nightshift; move it away" in manifest.error.message
+    assert manifest.parts == []
+
+
+def test_a_plan_that_cannot_be_made_fails_the_job(
+    house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    job = house.submit(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
+    monkeypatch.setattr("jobs.control.planned", broken)
+    house.plan(job)
+    manifest = house.finish(job)
+    assert manifest.status is JobStatus.FAILED
+    assert manifest.error == ErrorInfo(code="internal", message="ZeroDivisionError: a defect")
+
+
+def test_a_store_away_while_planning_is_tried_again(
+    house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object) -> None:
+        raise Transient("S3 is slow today")
+
+    job = house.submit(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
+    with monkeypatch.context() as broken:
+        broken.setattr("jobs.control.planned", away)
+        house.plan(job)
+    assert house.state.status(job.id) is JobStatus.PLANNING
+    assert house.plan(job) == 1
+
+
+def test_a_file_with_text_stored_otherwise_fits(house: House, classifier: Path, tmp_path: Path) -> None:
+    for index, arrow in enumerate([pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]):
+        column = pa.array(["good film", "bad film"]).cast(arrow)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"review": column}), tmp_path / "in" / f"{index}.parquet")
+    manifest = house.run(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out"))
+    assert (manifest.status, manifest.rows) == (JobStatus.SUCCEEDED, 6)
+
+
+def test_a_rate_counts_only_what_this_run_did(house: House, classifier: Path, texts: Path) -> None:
+    job, shards = submit(house, classifier, texts)
+    house.attempt(job, 0, shards)
+    house.state._redis.flushall()
+    enqueue(job, house.state, house.broker)
+    house.plan(job)
+    house.attempt(job, 1, shards)
+    progress = house.state.progress(job.id)
+    assert progress is not None
+    assert (progress.rows_before, progress.rows_done) == (30, 60)
+    rate = rate_of(progress)
+    assert rate.rows_per_s is not None
+    assert progress.started is not None
+    assert rate.rows_per_s == pytest.approx(30 / (progress.now - progress.started))
+
+
+def test_a_job_says_whom_it_waits_for(house: House, classifier: Path, texts: Path) -> None:
+    job = house.submit(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
+
+    def waits_for() -> str | None:
+        progress = house.state.progress(job.id)
+        assert progress is not None
+        return progress.waits_for
+
+    assert waits_for() == "control"
+    house.state.report_worker("planner", ["control"], 0)
+    assert waits_for() is None
+    house.plan(job)
+    assert waits_for() == "text"
+    house.state.report_worker("gpu", ["text"], 1)
+    assert waits_for() is None

@@ -45,10 +45,20 @@ def test_a_file_named_outright_is_taken_as_it_is(folder: Path) -> None:
         ("[ab].parquet", ["a.parquet", "b.parquet"]),
         ("**/*.pq", ["sub/deep/e.pq"]),
         ("sub/*", ["sub/c.PARQUET"]),
+        ("*", ["a.parquet", "a10.parquet", "b.parquet", "empty.parquet", "notes.txt"]),
+        ("_h*", ["_hidden.parquet"]),
     ],
 )
 def test_globs(folder: Path, glob: str, expected: list[str]) -> None:
     assert names(folder, glob) == expected
+
+
+def test_a_name_with_brackets_is_tried_as_it_stands(folder: Path) -> None:
+    (folder / "x[1].parquet").write_bytes(b"1")
+    (folder / "y[2]").mkdir()
+    (folder / "y[2]" / "z.parquet").write_bytes(b"1")
+    assert names(folder, "x[1].parquet") == ["x[1].parquet"]
+    assert names(folder, "y[2]/") == ["y[2]/z.parquet"]
 
 
 def test_a_list_keeps_its_order_and_reads_each_file_once(folder: Path) -> None:

@@ -46,3 +46,31 @@ def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch
     for name, value in settings.environment({}).items():
         monkeypatch.setenv(name, value)
     assert Settings.read() == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("REDIS_URL", "foo", "not a Redis URL"),
+        ("REDIS_URL", "http://x", "not a Redis URL"),
+        ("REDIS_URL", "redis://x:abc", "not a Redis URL"),
+        ("ALLOWED_INPUTS", "s3://raw/", "lists are written as JSON"),
+        ("HOME", "", "names no folder"),
+    ],
+)
+def test_values_that_mean_nothing(name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"NIGHTSHIFT_{name}", value)
+    with pytest.raises(SpecError, match=says):
+        Settings.read()
+
+
+def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", "")
+    assert Settings.read().redis_url is None
+
+
+def test_a_file_that_is_no_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.toml").write_text("lease_s: 3")
+    monkeypatch.setenv("NIGHTSHIFT_SETTINGS", str(tmp_path / "x.toml"))
+    with pytest.raises(SpecError, match="is no TOML"):
+        Settings.read()

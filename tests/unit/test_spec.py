@@ -51,6 +51,8 @@ def test_an_alias_is_written_as_the_task() -> None:
         ({"priority": 11}, "priority", "less than or equal to 9"),
         ({"batch_size": 0}, "batch_size", "greater than 0"),
         ({"input": {"uri": []}}, "input.uri", "at least 1 item"),
+        ({"params": {"top_k": True}}, "params.top_k", "valid integer, not True"),
+        ({"input": "s3://raw/"}, "input", "write {uri: s3://raw/}"),
         ({"max_errors": 1.5}, "max_errors", "neither a count nor a share"),
     ],
 )
@@ -64,7 +66,12 @@ def test_missing_keys_are_all_named() -> None:
 
 
 def test_every_problem_is_reported_at_once() -> None:
-    assert set(problems(spec(dtype="int8", priority=-1, colour="red"))) == {"dtype", "priority", "colour"}
+    wrong = spec(dtype="int8", priority=-1, colour="red", params={"nope": 1})
+    assert set(problems(wrong)) == {"dtype", "priority", "colour", "params.nope"}
+
+
+def test_a_key_left_empty_means_its_default() -> None:
+    assert parse_spec(spec(params=None, shard=None, labels=None)) == parse_spec(spec())
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
