@@ -1,6 +1,7 @@
 """Submission: from a spec to an accepted job, durable in storage, and entered in Redis to be planned."""
 
 import getpass
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def accepted_job(validated: Validated) -> AcceptedJob:
         fingerprint=validated.spec.fingerprint(),
         model=validated.model,
         accepted_at=datetime.now(UTC),
-        accepted_by=getpass.getuser(),
+        accepted_by=_user(),
         version=__version__,
     )
 
@@ -117,6 +118,14 @@ def enqueue(job: AcceptedJob, state: State, broker: Broker) -> None:
     spec = job.spec
     if state.add(job.id, spec.task, job.output, spec.priority, job.accepted_at.timestamp()):
         broker.plan_job(job.id, job.output)
+
+
+def _user() -> str:
+    """Who accepted the job: a login name, or a number where the user has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def new_job_id() -> str:

@@ -19,6 +19,7 @@ from schemas.report import ShardReport
 from schemas.shard import ShardOrder
 from schemas.task import Task
 from schemas.tasks import find_task
+from workers.devices import DEVICE_LOST
 from workers.lease import Lease
 from workers.process import Process
 from workers.retry import FailJob, FailShard, decide, jitter
@@ -93,6 +94,10 @@ def _settle(attempt: Attempt, step: Step) -> tuple[Outcome, bool]:
     state, order = attempt.process.state, attempt.order
     try:
         outcome = step(attempt)
+    except DEVICE_LOST:
+        _log.exception("device_lost")
+        attempt.process.leave()
+        raise
     except Exception as error:  # noqa: BLE001 (decided by class; logged by `noted`, with its traceback where nobody foresaw it)
         decision = decide(error, state.tries(order), attempt.process.settings.max_transient, jitter())
         if not hasattr(error, "code"):

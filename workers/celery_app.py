@@ -8,6 +8,8 @@ import secrets
 from functools import cache
 from typing import TYPE_CHECKING
 
+from celery.signals import worker_process_init
+
 from jobs.broker import RUN_SHARD, Broker, make_app, serve
 from jobs.settings import Settings
 from schemas.shard import ShardOrder
@@ -25,6 +27,10 @@ def _process() -> "Process":
     from workers.process import Process
 
     return Process(settings, Broker(app))
+
+
+# The child imports torch while the job is still being planned, and not when its first shard waits for it.
+worker_process_init.connect(lambda **_: _process(), weak=False)
 
 
 @app.task(name=RUN_SHARD)  # type: ignore[untyped-decorator]

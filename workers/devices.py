@@ -10,6 +10,10 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 OUT_OF_MEMORY: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, MemoryError)
 
+#: A device that is lost to this process, whatever it is asked: after a failed assertion in a CUDA kernel, say. Only a
+#: new process helps. (Before torch 2.8 there is no class for it.)
+DEVICE_LOST: tuple[type[BaseException], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+
 
 def pick_device() -> torch.device:
     """The GPU that the supervisor gave this process, else the CPU."""

@@ -21,7 +21,7 @@ from schemas.errors import Interrupted, Permanent, RecordError, Transient
 from schemas.plan import Shard
 from schemas.report import ShardReport
 from workers.batcher import Batcher, Budget
-from workers.devices import OUT_OF_MEMORY, free_memory
+from workers.devices import DEVICE_LOST, OUT_OF_MEMORY, free_memory
 from workers.handler import Handler, Piece, Prediction, Record
 from workers.prefetch import ahead, behind
 from workers.reader import Block, ParquetReader
@@ -71,7 +71,7 @@ class ShardRun:
         self._known: dict[bytes, Prediction] = {}
         self._timer = Timer()
         self._batcher: Batcher[np.ndarray] = Batcher(
-            budget, OUT_OF_MEMORY, free_memory, (Interrupted, Permanent, Transient)
+            budget, OUT_OF_MEMORY, free_memory, (Interrupted, Permanent, Transient, *DEVICE_LOST)
         )
 
     def run(self, shard: Shard, reader: ParquetReader, task_columns: dict[str, str], writer: PartWriter) -> None:

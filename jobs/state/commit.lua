@@ -1,6 +1,6 @@
 -- ARGV: job, shard, attempt, rows, errors by code (JSON). The shard's part is in storage. Answers whether to finish.
 local id, shard = ARGV[1], ARGV[2]
-if not status_of(id) then return 0 end
+if not unfinished(id) then return 0 end
 let_go(id, shard, ARGV[3])
 if redis.call('SETBIT', job_key(id, 'done'), shard, 1) == 0 then
   redis.call('HINCRBY', job_key(id), 'done', 1)

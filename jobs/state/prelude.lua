@@ -24,6 +24,12 @@ local function status_of(id)
   return redis.call('HGET', job_key(id), 'status')
 end
 
+-- Whether the job is known and has not ended.
+local function unfinished(id)
+  local status = status_of(id)
+  return status == 'planning' or status == 'running' or status == 'cancelling' or status == 'failing'
+end
+
 local function number_of(id, field)
   return tonumber(redis.call('HGET', job_key(id), field) or '0')
 end

@@ -4,7 +4,7 @@ local queued, lost = P .. 'queued:' .. ARGV[1], 0
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', queued, '-inf', now() - tonumber(ARGV[2]), 'LIMIT', 0, 1000)) do
   local id, shard = member:match('^(.*)/(%d+)$')
   redis.call('ZREM', queued, member)
-  if status_of(id) then again(id, shard) end
+  if unfinished(id) then again(id, shard) end
   lost = lost + 1
 end
 return lost

@@ -11,7 +11,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', time,
   redis.call('ZREM', P .. 'leases', member)
   redis.call('HDEL', job_key(id, 'held'), shard)
   redis.call('HDEL', job_key(id, 'live'), shard)
-  if status_of(id) then
+  if unfinished(id) then
     if redis.call('HINCRBY', job_key(id, 'lost'), shard, 1) >= tonumber(ARGV[1]) then
       fail_shard(id, shard, ARGV[2])
     else
@@ -22,7 +22,7 @@ end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', time, 'LIMIT', 0, 1000)) do
   local id, shard = parted(member)
   redis.call('ZREM', P .. 'delayed', member)
-  if status_of(id) then again(id, shard) end
+  if unfinished(id) then again(id, shard) end
 end
 
 local finish, plan = {}, {}

@@ -150,7 +150,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
     assert list(temporary.iterdir()) == []
     before = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
     assert 2 <= len(before) < 10
-    assert nightshift("status", output).out.count("nobody works on it") == 1
+    assert nightshift("status", output).out.count("not finished; there is no deployment here") == 1
     assert nightshift("results", output).code == 1
     assert nightshift("results", output, "--partial", "-n", "1").code == 0
 

@@ -16,7 +16,9 @@ from schemas.job import AcceptedJob
 from schemas.layout import part_name
 from schemas.manifest import ErrorInfo, JobStatus
 from tests.integration.harness import House, read_output, spec_for, write_reviews
+from tests.servers import wait_for
 from tests.texts import sentences
+from workers.devices import DEVICE_LOST
 from workers.lease import Lease
 from workers.tasks.text_classification import TextClassification
 
@@ -413,3 +415,29 @@ def test_a_job_says_whom_it_waits_for(house: House, classifier: Path, texts: Pat
     assert waits_for() == "text"
     house.state.report_worker("gpu", ["text"], 1)
     assert waits_for() is None
+
+
+@pytest.mark.skipif(not DEVICE_LOST, reason="this torch has no class for a lost device")
+def test_a_lost_device_ends_the_process_and_spoils_no_record(
+    house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed assertion on a GPU every call fails: taken for the records' own fault, it would cost them all."""
+
+    class Left(BaseException):
+        pass
+
+    def leave() -> None:
+        raise Left
+
+    def broken(self: TextClassification, pieces: Any) -> torch.Tensor:
+        raise torch.AcceleratorError("device-side assert triggered")
+
+    job, shards = submit(house, classifier, texts)
+    monkeypatch.setattr(house.process, "leave", leave)
+    with monkeypatch.context() as patched:
+        patched.setattr(TextClassification, "infer", broken)
+        with pytest.raises(Left):
+            house.attempt(job, 0, shards)
+    assert not list(Path(job.output).glob("part-*"))
+    wait_for("the lease runs out", lambda: house.state.sweep()[2] == 1, 10)
+    assert house.attempt(job, 0, shards).how == "committed"

@@ -225,3 +225,16 @@ def test_bytes_a_shard_are_few(state: State) -> None:
     assert len(released(state, 50)) == 50
     keys = list(state._redis.scan_iter("nightshift:*"))
     assert sum(state._redis.memory_usage(key) for key in keys) < 100_000
+
+
+def test_nothing_is_left_of_an_ended_job_but_what_expires(state: State, settings: Settings) -> None:
+    short = State(settings.model_copy(update={"lease_s": 0.05}))
+    running(short, shards=2)
+    short.claim(order(0), "a")
+    short.claim(order(1), "b")
+    short.cancel("job")
+    short.finish("job", JobStatus.CANCELLED)
+    wait_for("the leases run out", lambda: short.sweep()[2] == 2, 5)
+    short.commit(order(0), "a", 1, {"x": 1})
+    left = [key for key in short._redis.scan_iter("nightshift:*") if short._redis.ttl(key) < 0]
+    assert left == []
