@@ -10,6 +10,9 @@ from workers.handler import Loaded, Piece
 
 #: Tokenizers that know no limit give this or more as their maximum.
 _NO_LIMIT = 1_000_000
+#: Characters that a tokenizer gets at once: it keeps all that truncation cuts off until the call's result is gone, which
+#: for a block of long texts came to half a gigabyte.
+ENCODE_CHARACTERS = 1 << 20
 
 
 def max_tokens(loaded: Loaded, wanted: int | None) -> int | None:
@@ -55,8 +58,18 @@ def encode(loaded: Loaded, texts: Sequence[str], pairs: Sequence[str] | None, li
 
 
 def _encode(loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None) -> list[Piece]:
-    if not texts:
-        return []
+    pieces: list[Piece] = []
+    start = size = 0
+    for index, text in enumerate(texts):
+        size += len(text) + (len(pairs[index]) if pairs else 0)
+        if size >= ENCODE_CHARACTERS or index + 1 == len(texts):
+            group = slice(start, index + 1)
+            pieces += _encode_group(loaded, texts[group], pairs[group] if pairs else None, limit)
+            start, size = index + 1, 0
+    return pieces
+
+
+def _encode_group(loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None) -> list[Piece]:
     tokenizer = loaded.processor
     encoded = tokenizer(
         texts, pairs, truncation=limit is not None, max_length=limit, padding=False, return_attention_mask=False

@@ -54,7 +54,7 @@ class _Lines:
 def describe(progress: Progress) -> str:
     """Shards, records, speed, time left and errors so far, in a line."""
     if progress.waits_for is not None:
-        return f"waiting for a worker of the group {progress.waits_for!r} (nightshift worker)"
+        return f"waiting for a worker (of the group {progress.waits_for})"
     if progress.status is JobStatus.PLANNING:
         return "reading the input's footers"
     rate = rate_of(progress)

@@ -234,7 +234,7 @@ class State:
             started=seconds_of("started"),
             ended=seconds_of("ended"),
             now=seconds + micros / 1e6,
-            waits_for=None if served else needed,
+            waits_for=None if served else needed.value,
             rows_before=int(fields.get("rows_before", 0)),
         )
 
