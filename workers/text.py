@@ -10,8 +10,8 @@ from workers.handler import Loaded, Piece
 
 #: Tokenizers that know no limit give this or more as their maximum.
 _NO_LIMIT = 1_000_000
-#: Characters that a tokenizer gets at once: it keeps all that truncation cuts off until the call's result is gone, which
-#: for a block of long texts came to half a gigabyte.
+#: Characters that a tokenizer gets at once: it keeps all that truncation cuts off until the call's result is gone,
+#: which for a block of long texts came to half a gigabyte.
 ENCODE_CHARACTERS = 1 << 20
 
 
