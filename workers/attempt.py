@@ -129,7 +129,7 @@ def execute(attempt: Attempt) -> Outcome:
     """Make the shard's part and create it; where another attempt's stands already, that one counts."""
     process, order, lease = attempt.process, attempt.order, attempt.lease
     assert lease is not None
-    found = process.existing_report(attempt.part)
+    found = process.existing_report(attempt.part, order.job)
     if found is not None:
         return Outcome("found", report=found)
     job = process.job(order.job, order.output)
@@ -157,7 +157,7 @@ def execute(attempt: Attempt) -> Outcome:
         try:
             process.storage.create(attempt.part, part, attempt.id)
         except AlreadyExists:
-            found = process.existing_report(attempt.part)
+            found = process.existing_report(attempt.part, order.job)
             if found is None:
                 raise
             return Outcome("found", report=found)

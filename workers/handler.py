@@ -69,9 +69,12 @@ class Handler(ABC, Generic[P]):
         """Each record's pieces, encoded on the CPU."""
 
     @abstractmethod
-    def infer(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Raw outputs of a batch: a tensor whose first axis is the pieces. Called under inference mode."""
+    def infer(self, pieces: Sequence[Piece]) -> torch.Tensor | Sequence[torch.Tensor]:
+        """Raw outputs of a batch, one a piece: a tensor whose first axis is the pieces, or a tensor for each.
+
+        Called under inference mode. What is large (logits over a vocabulary) is best cut down to what `finish` needs.
+        """
 
     @abstractmethod
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
-        """A record's prediction from its pieces and their raw outputs (numpy, float32)."""
+        """A record's prediction from its pieces and their raw outputs (numpy; float32 where they were any float)."""

@@ -112,10 +112,13 @@ class Process:
         """End this process at once, which can't work any more: its lease runs out, and another takes its place."""
         os._exit(70)
 
-    def existing_report(self, part: str) -> ShardReport | None:
-        """The report of a part that stands already; None where none does."""
+    def existing_report(self, part: str, job: str) -> ShardReport | None:
+        """The report of the job's part that stands already; None where none does. Raises Permanent for another's."""
         try:
             info = self.storage.stat(part)
         except NotFound:
             return None
-        return read_report(info, self.storage)
+        report = read_report(info, self.storage)
+        if report.job != job:
+            raise Permanent(f"{part} belongs to job {report.job}; move it away", code="foreign_part")
+        return report

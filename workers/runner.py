@@ -174,7 +174,10 @@ class ShardRun:
 
     def _infer(self, pieces: Sequence[Piece]) -> Sequence[np.ndarray]:
         with torch.inference_mode():
-            return list(self._handler.infer(pieces).float().cpu().numpy())
+            outputs = self._handler.infer(pieces)
+        if isinstance(outputs, torch.Tensor):
+            return list(_to_numpy(outputs))
+        return [_to_numpy(output) for output in outputs]
 
     def _finish(self, pieces: list[Piece], outputs: list[np.ndarray | Exception]) -> Prediction | RecordError:
         failed = next((output for output in outputs if isinstance(output, Exception)), None)
@@ -201,6 +204,11 @@ class ShardRun:
 
 
 _UNEXPECTED = ("prepare_failed", "inference_failed", "finish_failed", "not_finite")
+
+
+def _to_numpy(output: torch.Tensor) -> np.ndarray:
+    """On the CPU; any float as float32, since numpy has no bfloat16."""
+    return (output.float() if output.is_floating_point() else output).cpu().numpy()
 
 
 def _as_record_error(error: BaseException, code: str) -> RecordError:

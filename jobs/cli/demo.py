@@ -55,5 +55,5 @@ def demo(folder: str) -> None:
         click.echo(shown(row))
     same = sum(row["prediction"]["label"] == row["human"] for row in rows if row["error"] is None)
     click.echo(f"the model agrees with people on {same:,} of {len(rows):,} reviews")
-    click.echo(f"read them with pyarrow, DuckDB, Spark or Polars: {accepted.job.output}")
+    click.echo(f"read them with anything that reads Parquet: {accepted.job.output}part-*.parquet")
     raise SystemExit(exit_code(manifest))

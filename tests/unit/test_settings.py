@@ -74,3 +74,12 @@ def test_a_file_that_is_no_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("NIGHTSHIFT_SETTINGS", str(tmp_path / "x.toml"))
     with pytest.raises(SpecError, match="is no TOML"):
         Settings.read()
+
+
+def test_the_settings_to_start_from_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(__file__).parents[2] / "deploy" / "nightshift.toml"
+    monkeypatch.setenv("NIGHTSHIFT_SETTINGS", str(file))
+    monkeypatch.delenv("NIGHTSHIFT_HOME")
+    settings = Settings.read()
+    assert (settings.allow_files, settings.allowed_inputs) == (False, ["s3://raw/"])
+    assert settings.catalog_uri == "s3://annotated/_nightshift"
