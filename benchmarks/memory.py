@@ -103,7 +103,7 @@ def work(output: str, shards: int, numbers: list[int]) -> Iterator[dict[str, int
         models=models,
         name="bench",
         versions={},
-        existing_report=lambda part: None,
+        existing_report=lambda part, job: None,
         job=lambda job, output: context,
     )
     lease = SimpleNamespace(check=lambda rows: None, check_for_commit=lambda: None)

@@ -26,6 +26,8 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
             ignore_mismatched_sizes=True,  # reported below, in our words
             output_loading_info=True,
         )
+    except Permanent:
+        raise
     except Exception as error:  # Transformers and safetensors raise what they like for a broken folder
         if "auto_map" in json.loads((folder / "config.json").read_text()):
             raise Permanent("the model needs code of its own, which is never run here", code="model") from error

@@ -28,7 +28,7 @@ from workers.reader import Block, ParquetReader
 from workers.writer import PartWriter
 
 #: Equal records are recognised within this many of a shard's latest answers.
-REMEMBERED = 100_000
+REMEMBERED = 16_384
 #: So many unexpected errors, and not one answer, are the model's fault.
 HOPELESS = 16
 

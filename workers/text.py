@@ -1,13 +1,14 @@
 """What tasks over text share: encoding with truncation, and padding a batch."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from workers.handler import Loaded, Piece
 
+T = TypeVar("T")
 #: Tokenizers that know no limit give this or more as their maximum.
 _NO_LIMIT = 1_000_000
 #: Characters that a tokenizer gets at once: it keeps all that truncation cuts off until the call's result is gone,
@@ -41,38 +42,60 @@ def _position_table(model: Any) -> Any:
     return None
 
 
-def encode(loaded: Loaded, texts: Sequence[str], pairs: Sequence[str] | None, limit: int | None) -> list[Piece]:
+def encode(
+    loaded: Loaded,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    limit: int | None,
+    truncation: str = "longest_first",
+) -> list[Piece]:
     """A piece a text, or a text and its pair, with its special tokens, truncated; `notes` says whether it was.
 
-    A pair is cut from its longer side, as Transformers' `truncation=True` does. An empty second text is none, as
-    Transformers has it where it encodes one record.
+    A pair is cut from its longer side, as Transformers' `truncation=True` does, or as `truncation` says. An empty
+    second text is none, as Transformers has it where it encodes one record.
     """
     if pairs is None:
-        return _encode(loaded, list(texts), None, limit)
+        return _encode(loaded, list(texts), None, limit, truncation)
     alone = [i for i, pair in enumerate(pairs) if not pair]
     paired = [i for i, pair in enumerate(pairs) if pair]
-    pieces = dict(zip(alone, _encode(loaded, [texts[i] for i in alone], None, limit), strict=True))
-    both = _encode(loaded, [texts[i] for i in paired], [pairs[i] for i in paired], limit)
+    pieces = dict(zip(alone, _encode(loaded, [texts[i] for i in alone], None, limit, truncation), strict=True))
+    both = _encode(loaded, [texts[i] for i in paired], [pairs[i] for i in paired], limit, truncation)
     pieces |= zip(paired, both, strict=True)
     return [pieces[i] for i in range(len(texts))]
 
 
-def _encode(loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None) -> list[Piece]:
+def _encode(
+    loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None, truncation: str
+) -> list[Piece]:
+    together = list(zip(texts, pairs, strict=True)) if pairs else [(text, "") for text in texts]
     pieces: list[Piece] = []
-    start = size = 0
-    for index, text in enumerate(texts):
-        size += len(text) + (len(pairs[index]) if pairs else 0)
-        if size >= ENCODE_CHARACTERS or index + 1 == len(texts):
-            group = slice(start, index + 1)
-            pieces += _encode_group(loaded, texts[group], pairs[group] if pairs else None, limit)
-            start, size = index + 1, 0
+    for group in groups(together, lambda both: len(both[0]) + len(both[1])):
+        firsts, seconds = [first for first, _ in group], [second for _, second in group]
+        pieces += _encode_group(loaded, firsts, seconds if pairs else None, limit, truncation)
     return pieces
 
 
-def _encode_group(loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None) -> list[Piece]:
+def groups(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """The items in order, about as many at once as a tokenizer should get; `size` is an item's in characters."""
+    start = total = 0
+    for index, item in enumerate(items):
+        total += size(item)
+        if total >= ENCODE_CHARACTERS or index + 1 == len(items):
+            yield items[start : index + 1]
+            start, total = index + 1, 0
+
+
+def _encode_group(
+    loaded: Loaded, texts: list[str], pairs: list[str] | None, limit: int | None, truncation: str
+) -> list[Piece]:
     tokenizer = loaded.processor
     encoded = tokenizer(
-        texts, pairs, truncation=limit is not None, max_length=limit, padding=False, return_attention_mask=False
+        texts,
+        pairs,
+        truncation=truncation if limit is not None else False,
+        max_length=limit,
+        padding=False,
+        return_attention_mask=False,
     )
     names = list(encoded.keys())
     pieces = []

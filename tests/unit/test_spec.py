@@ -90,5 +90,6 @@ def test_the_fingerprint_is_of_what_decides_the_results() -> None:
 def test_json_schema_has_each_task_and_its_parameters() -> None:
     schema = spec_json_schema()
     assert "text-classification" in schema["properties"]["task"]["enum"]
-    assert "top_k" in schema["allOf"][0]["then"]["properties"]["params"]["properties"]
+    (then,) = [case["then"] for case in schema["allOf"] if "ner" in case["if"]["properties"]["task"]["enum"]]
+    assert "stride" in then["properties"]["params"]["properties"]
     assert set(schema["properties"]) == set(JobSpec.model_fields)
