@@ -51,3 +51,15 @@ def load_tokenizer(folder: Path) -> Any:
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise Permanent(f"the tokenizer has no vocabulary: {folder} lacks the file with it", code="model")
     return tokenizer
+
+
+def load_fast_tokenizer(folder: Path) -> Any:
+    """A tokenizer that can tell which characters a token stands for. Raises Permanent (code `model`) for any other."""
+    tokenizer = load_tokenizer(folder)
+    if not tokenizer.is_fast:
+        raise Permanent(
+            f"the tokenizer, a {type(tokenizer).__name__}, can't tell where in a text its tokens are; "
+            "use a model with a fast one, whose folder has a tokenizer.json",
+            code="model",
+        )
+    return tokenizer

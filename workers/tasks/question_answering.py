@@ -18,7 +18,7 @@ from schemas.job import JobSpec
 from schemas.tasks.question_answering import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
-from workers.loading import load_model, load_tokenizer
+from workers.loading import load_fast_tokenizer, load_model
 from workers.spans import Answer, Window, answers, best_spans, merged, window_of
 from workers.text import groups, max_tokens, padded
 
@@ -58,13 +58,7 @@ class QuestionAnswering(Handler[Params]):
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
-        tokenizer = load_tokenizer(folder)
-        if not tokenizer.is_fast:
-            raise Permanent(
-                f"the tokenizer, {type(tokenizer).__name__}, doesn't say which characters a token stands for; "
-                "use a model with a fast tokenizer (a tokenizer.json)",
-                code="model",
-            )
+        tokenizer = load_fast_tokenizer(folder)
         return Loaded(load_model(AutoModelForQuestionAnswering, folder, device, dtype), tokenizer, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:

@@ -18,7 +18,7 @@ from schemas.job import JobSpec
 from schemas.tasks.token_classification import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
-from workers.loading import load_model, load_tokenizer
+from workers.loading import load_fast_tokenizer, load_model
 from workers.text import max_tokens, padded
 from workers.windows import Window, encode_windows
 
@@ -53,13 +53,7 @@ class TokenClassification(Handler[Params]):
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
-        tokenizer = load_tokenizer(folder)
-        if not tokenizer.is_fast:
-            raise Permanent(
-                f"the tokenizer, a {type(tokenizer).__name__}, can't tell where in a text its tokens are; "
-                "use a model with a fast one, whose folder has a tokenizer.json",
-                code="model",
-            )
+        tokenizer = load_fast_tokenizer(folder)
         tokenizer.padding_side = "right"  # these models count a token's position from the start of its row
         return Loaded(load_model(AutoModelForTokenClassification, folder, device, dtype), tokenizer, device, dtype)
 
