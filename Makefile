@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What tests share, and the benchmarks, are typed as strictly as the product.
+TYPED := $(wildcard tests/*.py benchmarks/*.py) tests/acceptance/cli.py tests/integration/harness.py tests/tasks/conformance.py
 
-.PHONY: install demo test check format bench clean
+.PHONY: install demo test check format docs bench clean
 
 install: $(STAMP)
 
@@ -23,10 +25,14 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy $(TYPED)
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python -m jobs.pages
 
 bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks

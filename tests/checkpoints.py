@@ -27,9 +27,9 @@ SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attenti
 LABELS = {0: "NEGATIVE", 1: "NEUTRAL", 2: "POSITIVE"}
 
 
-def wordpiece(uses_types: bool = True) -> PreTrainedTokenizerFast:
+def wordpiece(uses_types: bool = True) -> Any:
     """A BERT-like tokenizer, with token types or, as DistilBERT has it, without."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer: Any = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -40,7 +40,8 @@ def wordpiece(uses_types: bool = True) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.WordPiece()
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=tokenizer,
         model_max_length=MAX_LENGTH,
         pad_token="[PAD]",
@@ -52,9 +53,9 @@ def wordpiece(uses_types: bool = True) -> PreTrainedTokenizerFast:
     )
 
 
-def byte_level() -> PreTrainedTokenizerFast:
+def byte_level() -> Any:
     """A RoBERTa-like tokenizer: bytes, so that any text has tokens of its own."""
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer: Any = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -66,7 +67,8 @@ def byte_level() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", tokenizer.token_to_id("</s>")), ("<s>", tokenizer.token_to_id("<s>"))
     )
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
@@ -82,9 +84,13 @@ def byte_level() -> PreTrainedTokenizerFast:
 def make_classifier(folder: Path, architecture: str = "bert", **config: Any) -> Path:
     """A text classifier of three labels in `folder`: bert, distilbert or roberta."""
     torch.manual_seed(7)
-    labels = {"id2label": LABELS, "label2id": {name: i for i, name in LABELS.items()}, "initializer_range": 0.3}
+    labels: dict[str, Any] = {
+        "id2label": LABELS,
+        "label2id": {name: i for i, name in LABELS.items()},
+        "initializer_range": 0.3,
+    }
     tokenizer = byte_level() if architecture == "roberta" else wordpiece(uses_types=architecture == "bert")
-    size = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    size: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     model: Any
     if architecture == "bert":
         settings = SMALL | labels | size | {"max_position_embeddings": MAX_LENGTH} | config
@@ -94,7 +100,13 @@ def make_classifier(folder: Path, architecture: str = "bert", **config: Any) -> 
         settings = SMALL | labels | size | {"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1} | config
         model = RobertaForSequenceClassification(RobertaConfig(**settings))
     else:
-        shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": MAX_LENGTH}
+        shape: dict[str, Any] = {
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 64,
+            "max_position_embeddings": MAX_LENGTH,
+        }
         model = DistilBertForSequenceClassification(DistilBertConfig(**(shape | labels | size | config)))
     sharpen(model)
     model.save_pretrained(folder)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import redis
@@ -16,6 +17,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.embedded import redis_server
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 S3_ENV = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -113,7 +117,7 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         yield endpoint
 
 
-def s3_client(endpoint: str) -> "boto3.client":
+def s3_client(endpoint: str) -> "S3Client":
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
