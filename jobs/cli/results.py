@@ -61,7 +61,8 @@ def shown(row: dict[str, Any]) -> str:
     error = row["error"]
     if error is not None:
         return "  ".join([*kept, f"→ error {error['code']}: {error['message']}"])
-    fields = [f"{name}={_cut(value)}" for name, value in row["prediction"].items() if not isinstance(value, list)]
+    # `top` begins with what the other fields say already.
+    fields = [f"{name}={_cut(value)}" for name, value in row["prediction"].items() if name != "top"]
     return "  ".join([*kept, "→", *fields])
 
 
