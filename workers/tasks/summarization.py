@@ -1,0 +1,15 @@
+"""summarization: a beam search of a sequence-to-sequence model over the text, behind the model's own prefix."""
+
+from schemas.job import JobSpec
+from schemas.tasks.summarization import TASK, Params
+from workers.handler import Loaded
+from workers.seq2seq import SequenceToSequence
+
+
+class Summarization(SequenceToSequence[Params]):
+    task = TASK
+
+    def __init__(self, loaded: Loaded, params: Params, spec: JobSpec) -> None:
+        entries = getattr(loaded.model.config, "task_specific_params", None) or {}
+        entry = dict(entries.get("summarization", {}))
+        super().__init__(loaded, params, spec, entry.pop("prefix", None), entry)
