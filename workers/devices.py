@@ -4,8 +4,8 @@ import gc
 
 import torch
 
-#: Padded tokens a batch where nothing else is set. On a CPU larger batches fall out of its caches: 2,048 was the
-#: fastest of those tried (docs/performance.md). On a GPU too small a batch leaves it idle.
+#: Padded tokens a batch where nothing else is set. On a CPU as many as the bare loop of docs/performance.md, which
+#: the runner keeps up with; on a GPU too small a batch leaves it idle, and the number there has not been measured.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 OUT_OF_MEMORY: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, MemoryError)
