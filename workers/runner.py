@@ -1,8 +1,8 @@
 """The runner: one shard from rows to a finished part, as overlapping stages. Rows in = rows out.
 
-    thread ahead      read a block → records → pieces
+    threads ahead     read a block → records → pieces, a round of them at a time
     this thread       sort by cost → batches → the device → outputs
-    thread behind     predictions → Parquet
+    thread behind     outputs → predictions → Parquet
 
 Knows nothing of leases, Redis or commits.
 """
@@ -10,8 +10,10 @@ Knows nothing of leases, Redis or commits.
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,24 +26,30 @@ from workers.batcher import Batcher, Budget
 from workers.devices import DEVICE_LOST, OUT_OF_MEMORY, free_memory
 from workers.handler import Handler, Piece, Prediction, Record
 from workers.prefetch import ahead, behind
-from workers.reader import Block, ParquetReader
+from workers.reader import Block, Reader
+from workers.rounds import Round, rounds
 from workers.writer import PartWriter
 
 #: Equal records are recognised within this many of a shard's latest answers.
 REMEMBERED = 16_384
+#: Batches by the budget that a round holds where a record's pieces are made as they are needed.
+ROUND_BATCHES = 4
 #: So many unexpected errors, and not one answer, are the model's fault.
 HOPELESS = 16
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A block with each distinct record encoded once: `first[i]` is the row whose answer row i shares."""
+@dataclass
+class Working:
+    """A block in the making: `first[i]` is the row whose answer row i shares.
+
+    `found` has, for each record whose pieces are not all computed, those that are, with their outputs.
+    """
 
     block: Block
     first: list[int]
-    pieces: dict[int, list[Piece] | RecordError]
     keys: dict[int, bytes]
-    seconds: float
+    answers: dict[int, Prediction | RecordError]
+    found: defaultdict[int, list[tuple[Piece, Any]]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass
@@ -63,6 +71,7 @@ class ShardRun:
 
     def __init__(self, handler: Handler[Any], budget: Budget, each: Callable[[int], None]) -> None:
         self._handler = handler
+        self._budget = budget
         self._each = each
         self._rows = 0
         self._errors: Counter[str] = Counter()
@@ -70,23 +79,25 @@ class ShardRun:
         self._answered = False
         self._known: dict[bytes, Prediction] = {}
         self._timer = Timer()
-        self._batcher: Batcher[np.ndarray] = Batcher(
+        self._batcher: Batcher[Any] = Batcher(
             budget, OUT_OF_MEMORY, free_memory, (Interrupted, Permanent, Transient, *DEVICE_LOST)
         )
 
-    def run(self, shard: Shard, reader: ParquetReader, task_columns: dict[str, str], writer: PartWriter) -> None:
+    def run(self, shard: Shard, reader: Reader, task_columns: dict[str, str], writer: PartWriter) -> None:
         """Write the shard's rows and answers to `writer`.
 
         Raises what the reader raises; Permanent where many records had unexpected errors and none could be done, since
         then the model is at fault and not the records.
         """
-        prepared = (self._prepare(block) for block in reader.blocks(shard, task_columns))
-        with ahead(prepared) as blocks, behind(self._write_with(writer)) as write:
-            for block in blocks:
-                self._timer.seconds["prepare"] += block.seconds
-                answers = self._answer(block)
-                self._rows += len(block.block)
-                write((block.block, answers))
+        threads = max(2, torch.get_num_threads())
+        with (
+            ThreadPoolExecutor(threads, thread_name_prefix="record") as pool,
+            ahead(reader.blocks(shard, task_columns)) as blocks,
+            ahead(self._rounds(blocks, pool, threads)) as prepared,
+            behind(partial(self._settle, pool, writer)) as settle,
+        ):
+            for working, current in prepared:
+                settle((working, current, self._compute(working, current)))
         if writer.rows != shard.rows:
             raise AssertionError(f"shard {shard.shard} has {shard.rows} rows and {writer.rows} were written")
         if len(self._unexpected) >= HOPELESS and not self._answered:
@@ -95,30 +106,49 @@ class ShardRun:
                 code=self._unexpected[0].code,
             )
 
-    def _write_with(self, writer: PartWriter) -> Callable[[tuple[Block, list[Prediction | RecordError]]], None]:
-        return lambda item: self._timer.timed("write", lambda: writer.write(*item))
+    def _rounds(self, blocks: Iterator[Block], pool: Executor, threads: int) -> Iterator[tuple[Working, Round]]:
+        """Each block's pieces, round by round."""
+        for block in blocks:
+            working, sources = self._timer.timed("prepare", partial(self._prepare, block))
+            made = rounds(sources, ROUND_BATCHES * self._budget.cost, pool, threads)
+            while (current := self._timer.timed("prepare", partial(next, made, None))) is not None:
+                yield working, current
 
-    def _prepare(self, block: Block) -> Prepared:
-        """Encode the block's distinct records; a failure is narrowed down to the records that cause it."""
-        start = time.monotonic()
-        first: list[int] = []
+    def _prepare(self, block: Block) -> tuple[Working, list[tuple[int, Iterable[Piece]]]]:
+        """The block, and its distinct records' pieces; a failure is narrowed down to the records that cause it."""
+        working = Working(block, [], {}, {})
         seen: dict[bytes, int] = {}
-        keys: dict[int, bytes] = {}
+        wanted: list[int] = []
         for index, record in enumerate(block.records):
-            if isinstance(record, RecordError) or not self._handler.deterministic:
-                first.append(index)
+            if isinstance(record, RecordError):
+                working.first.append(index)
+                working.answers[index] = record
                 continue
-            key = _record_key(record)
-            first.append(seen.setdefault(key, index))
-            keys[index] = key
-        wanted = [i for i, record in enumerate(block.records) if first[i] == i and not isinstance(record, RecordError)]
-        pieces: dict[int, list[Piece] | RecordError] = {
-            i: record for i, record in enumerate(block.records) if isinstance(record, RecordError)
-        }
-        pieces |= zip(wanted, self._encode([block.records[i] for i in wanted]), strict=True)
-        return Prepared(block, first, pieces, keys, time.monotonic() - start)
+            if self._handler.deterministic:
+                key = _record_key(record)
+                working.first.append(seen.setdefault(key, index))
+                known = self._known.get(key)
+                if working.first[-1] != index:
+                    continue
+                working.keys[index] = key
+                if known is not None:
+                    working.answers[index] = known
+                    continue
+            else:
+                working.first.append(index)
+            wanted.append(index)
+        sources: list[tuple[int, Iterable[Piece]]] = []
+        for index, pieces in zip(wanted, self._encode([block.records[i] for i in wanted]), strict=True):
+            if isinstance(pieces, RecordError):
+                working.answers[index] = pieces
+            elif self._handler.deterministic:
+                sources.append((index, pieces))
+            else:
+                seed = record_seed(self._handler.spec.seed, block.source_uris[index], block.source_rows[index])
+                sources.append((index, _seeded(pieces, seed)))
+        return working, sources
 
-    def _encode(self, records: Sequence[Any]) -> list[list[Piece] | RecordError]:
+    def _encode(self, records: Sequence[Any]) -> list[Iterable[Piece] | RecordError]:
         if not records:
             return []
         try:
@@ -131,30 +161,45 @@ class ShardRun:
             half = len(records) // 2
             return self._encode(records[:half]) + self._encode(records[half:])
 
-    def _answer(self, prepared: Prepared) -> list[Prediction | RecordError]:
-        """An answer for each row of the block, in its order."""
-        keys = prepared.keys
-        answers: dict[int, Prediction | RecordError] = {
-            i: self._known[keys[i]] for i in prepared.pieces if i in keys and keys[i] in self._known
-        }
-        flat: list[Piece] = []
-        spans: dict[int, tuple[int, int]] = {}
-        for index, pieces in prepared.pieces.items():
-            if isinstance(pieces, RecordError):
-                answers[index] = pieces
-            elif index not in answers:
-                spans[index] = (len(flat), len(flat) + len(pieces))
-                flat += pieces
+    def _compute(self, working: Working, current: Round) -> list[Any]:
+        """The outcome of each piece of the round."""
+        # How far into the block the round goes, for progress; its records are in order.
+        start = min(current.owners, default=0)
+        stop = len(working.block) if current.last else max(current.owners, default=0)
 
         def each(done: int) -> None:
-            """Rows done so far: those of earlier blocks, and this block's share of finished pieces."""
-            self._each(self._rows + len(prepared.block) * done // len(flat))
+            self._each(self._rows + start + (stop - start) * done // len(current.pieces))
 
-        outputs = self._timer.timed("infer", lambda: self._batcher.run(flat, self._infer, each))
-        for index, (start, stop) in spans.items():
-            answers[index] = self._finish(flat[start:stop], outputs[start:stop])
-        self._remember(prepared, answers)
-        rows = [answers[first] for first in prepared.first]
+        outputs = self._timer.timed("infer", lambda: self._batcher.run(current.pieces, self._infer, each))
+        if current.lazy:
+            current.pieces = [replace(piece, inputs={}) for piece in current.pieces]
+        if current.last:
+            self._rows += len(working.block)
+        return list(outputs)
+
+    def _settle(self, pool: Executor, writer: PartWriter, computed: tuple[Working, Round, list[Any]]) -> None:
+        """Finish the records that end in this round; with the last one write the block. One thread at a time."""
+        working, current, outputs = computed
+        for owner, piece, output in zip(current.owners, current.pieces, outputs, strict=True):
+            working.found[owner].append((piece, output))
+
+        def finished(row: int) -> Prediction | RecordError:
+            pairs = working.found.pop(row, [])
+            return self._finish([piece for piece, _ in pairs], [output for _, output in pairs])
+
+        many = pool.map if current.lazy else map
+        answers = self._timer.timed("finish", lambda: list(many(finished, current.ended)))
+        working.answers |= zip(current.ended, answers, strict=True)
+        for row, error in current.failed.items():
+            working.found.pop(row, None)
+            working.answers[row] = _as_record_error(error, "prepare_failed")
+        if current.last:
+            self._remember(working)
+            rows = [working.answers[first] for first in working.first]
+            self._count(rows)
+            self._timer.timed("write", lambda: writer.write(working.block, rows))
+
+    def _count(self, rows: Sequence[Prediction | RecordError]) -> None:
         for answer in rows:
             if isinstance(answer, RecordError):
                 self._errors[answer.code] += 1
@@ -162,24 +207,28 @@ class ShardRun:
                     self._unexpected.append(answer)
             else:
                 self._answered = True
-        return rows
 
-    def _remember(self, prepared: Prepared, answers: dict[int, Prediction | RecordError]) -> None:
-        """Keep the answers for equal records of later blocks; `_known` is this thread's alone."""
+    def _remember(self, working: Working) -> None:
+        """Keep the answers for equal records of later blocks. The thread that prepares those only looks them up."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
-        for index, answer in answers.items():
-            if index in prepared.keys and not isinstance(answer, RecordError):
-                self._known[prepared.keys[index]] = answer
+        for index, answer in working.answers.items():
+            if index in working.keys and not isinstance(answer, RecordError):
+                self._known[working.keys[index]] = answer
 
-    def _infer(self, pieces: Sequence[Piece]) -> Sequence[np.ndarray]:
+    def _infer(self, pieces: Sequence[Piece]) -> Sequence[Any]:
         with torch.inference_mode():
             outputs = self._handler.infer(pieces)
         if isinstance(outputs, torch.Tensor):
             return list(_to_numpy(outputs))
-        return [_to_numpy(output) for output in outputs]
+        return [
+            {name: _to_numpy(tensor) for name, tensor in output.items()}
+            if isinstance(output, dict)
+            else _to_numpy(output)
+            for output in outputs
+        ]
 
-    def _finish(self, pieces: list[Piece], outputs: list[np.ndarray | Exception]) -> Prediction | RecordError:
+    def _finish(self, pieces: list[Piece], outputs: list[Any]) -> Prediction | RecordError:
         failed = next((output for output in outputs if isinstance(output, Exception)), None)
         if failed is not None:
             code = "out_of_memory" if isinstance(failed, OUT_OF_MEMORY) else "inference_failed"
@@ -217,10 +266,29 @@ def _as_record_error(error: BaseException, code: str) -> RecordError:
     return RecordError(code, f"{type(error).__name__}: {error}"[:500])
 
 
+def record_seed(seed: int, uri: str, row: int) -> int:
+    """The seed of what is drawn for a record, below 2^63: of the job's seed and the record's place in the input."""
+    place = f"{seed}\n{row}\n{uri}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 1
+
+
+def _seeded(pieces: Iterable[Piece], seed: int) -> Iterable[Piece]:
+    made = (replace(piece, seed=seed) for piece in pieces)
+    return list(made) if isinstance(pieces, list) else made
+
+
 def _record_key(record: Record) -> bytes:
     """A digest that equal records share."""
     digest = hashlib.blake2b(digest_size=16)
     for value in record.values():
-        data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else repr(value).encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
+        data = _bytes_of(value)
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
     return digest.digest()
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    data: bytes = value.data if hasattr(value, "data") else repr(value).encode()  # a picture's or a clip's
+    return data
