@@ -105,7 +105,7 @@ def _facts(task: Task) -> str:
 
 def _column(column: Column) -> list[str]:
     need = "required" if column.required else "optional"
-    return [f"`{column.name}`", need, _codes(column.accepts), prose(column.description)]
+    return [f"`{column.name}`", need, column.accepts, prose(column.description)]
 
 
 def parameters(task: Task) -> str:

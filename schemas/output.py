@@ -4,7 +4,8 @@ import pyarrow as pa
 
 from schemas.errors import SpecError
 from schemas.job import JobSpec
-from schemas.task import Task
+from schemas.plan import NO_COLUMNS
+from schemas.task import BINARY, Column, Task
 
 ERROR = pa.struct([("code", pa.string()), ("message", pa.string())])
 SOURCE_URI = pa.dictionary(pa.int32(), pa.string())
@@ -27,9 +28,11 @@ def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
 
 
 def task_columns(spec: JobSpec, table: pa.Schema) -> dict[str, str]:
-    """The task's column names → the table's, for those columns that the job uses."""
-    found = {}
-    for column in spec.task_schema.columns:
+    """The task's column names → the table's, for those columns that the job uses. An input of objects has none."""
+    found: dict[str, str] = {}
+    if table == NO_COLUMNS:
+        return found
+    for column in _used_columns(spec, table):
         name = spec.column(column.name)
         if name not in table.names:
             if not column.required and column.name not in spec.input.columns:
@@ -41,12 +44,26 @@ def task_columns(spec: JobSpec, table: pa.Schema) -> dict[str, str]:
             )
         arrow = table.field(name).type
         if not column.fits(arrow):
-            raise SpecError.of(
-                f"input.columns.{column.name}",
-                f"column {name!r} is {arrow}, not {' or '.join(column.accepts)}",
-            )
+            raise SpecError.of(f"input.columns.{column.name}", f"column {name!r} is {arrow}, not {column.accepts}")
         found[column.name] = name
     return found
+
+
+def _used_columns(spec: JobSpec, table: pa.Schema) -> tuple[Column, ...]:
+    """The task's columns; of several that are all optional the one that the spec names, else the one the table has."""
+    columns = spec.task_schema.columns
+    if any(column.required for column in columns):
+        return columns
+    used = tuple(c for c in columns if c.name in spec.input.columns) or tuple(
+        c for c in columns if c.name in table.names
+    )
+    if len(used) == 1:
+        return used
+    names = " or ".join(column.name for column in columns)
+    problem = "has several of them" if used else f"has only {', '.join(map(repr, table.names)) or 'none'}"
+    raise SpecError.of(
+        "input.columns", f"{spec.task} reads {names}, and the input {problem}: name one with NAME: COLUMN"
+    )
 
 
 def kept_columns(spec: JobSpec, table: pa.Schema) -> list[str]:
@@ -74,7 +91,7 @@ def _holds_binary(arrow: pa.DataType) -> bool:
         return _holds_binary(arrow.value_type)
     if arrow.num_fields:
         return any(_holds_binary(arrow.field(i).type) for i in range(arrow.num_fields))
-    return str(arrow) in ("binary", "large_binary", "binary_view")
+    return str(arrow) in BINARY
 
 
 def output_schema(task: Task, kept: pa.Schema) -> pa.Schema:

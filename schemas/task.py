@@ -23,6 +23,32 @@ class TaskParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
+TEXT = ("string", "large_string", "string_view")
+BINARY = ("binary", "large_binary", "binary_view")
+
+
+class Kind(StrEnum):
+    """What a column holds, and in a table how: `_HOW`."""
+
+    TEXT = "text"
+    MESSAGES = "messages"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+    @property
+    def is_media(self) -> bool:
+        return self in (Kind.IMAGE, Kind.AUDIO)
+
+
+_MEDIA = "URIs as text, bytes as binary, or a struct of bytes and path"
+_HOW = {
+    Kind.TEXT: "text",
+    Kind.MESSAGES: "a list of structs of role and content",
+    Kind.IMAGE: _MEDIA,
+    Kind.AUDIO: _MEDIA,
+}
+
+
 @dataclass(frozen=True)
 class Column:
     """An input column by the name that the task calls it."""
@@ -30,18 +56,45 @@ class Column:
     name: str
     description: str
     required: bool = True
-    accepts: tuple[str, ...] = ("string", "large_string", "string_view")
+    kind: Kind = Kind.TEXT
+
+    @property
+    def accepts(self) -> str:
+        """The Arrow types that can be read as this column, in words."""
+        return _HOW[self.kind]
 
     def fits(self, arrow: pa.DataType) -> bool:
         """Whether a table's column of this Arrow type can be read as this column."""
-        value = arrow.value_type if pa.types.is_dictionary(arrow) else arrow
-        return str(value) in self.accepts
+        if is_text(arrow):
+            return self.kind is not Kind.MESSAGES
+        if self.kind is Kind.MESSAGES:
+            return _is_list(arrow) and _has_fields(arrow.value_type, role=TEXT, content=TEXT)
+        return self.kind.is_media and (str(arrow) in BINARY or _has_fields(arrow, bytes=BINARY))
+
+
+def is_text(arrow: pa.DataType) -> bool:
+    """Whether it is text, however stored: what one file has as string another may have as a dictionary of it."""
+    value = arrow.value_type if pa.types.is_dictionary(arrow) else arrow
+    return str(value) in TEXT
+
+
+def _is_list(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_list(arrow) or pa.types.is_large_list(arrow))
+
+
+def _has_fields(arrow: pa.DataType, **wanted: tuple[str, ...]) -> bool:
+    """Whether it is a struct that has these fields with these types, and maybe others."""
+    if not pa.types.is_struct(arrow):
+        return False
+    found = {arrow.field(i).name: str(arrow.field(i).type) for i in range(arrow.num_fields)}
+    return all(found.get(name) in types for name, types in wanted.items())
 
 
 @dataclass(frozen=True)
 class Task:
     """One row of the task catalogue.
 
+    Of columns that are all optional a job uses exactly one.
     `prediction` is the Arrow type of the output column of that name; `version` counts its changes.
     `heads` are the endings of the Transformers classes whose checkpoints can do the task.
     `shard_rows` is how many records are about a minute of work where nothing has been measured yet.
@@ -57,6 +110,11 @@ class Task:
     heads: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     shard_rows: int = 4096
+
+    @property
+    def media(self) -> Column | None:
+        """The column that holds pictures or sound, where the task is over such."""
+        return next((column for column in self.columns if column.kind.is_media), None)
 
 
 def field(name: str, arrow: pa.DataType, description: str, *, unit: str = "", range: str = "") -> pa.Field:

@@ -6,16 +6,17 @@ one written) stay small.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.storage import ObjectInfo, PinnedReader, Storage
 from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
+from schemas.task import Kind
 from workers.handler import Record
+from workers.records import to_records
 
 BLOCK_ROWS = 4096
 BLOCK_BYTES = 16 << 20
@@ -35,6 +36,15 @@ class Block:
     def __len__(self) -> int:
         return len(self.records)
 
+    def slice(self, start: int, stop: int) -> "Block":
+        """These rows of it."""
+        return Block(
+            self.table.slice(start, stop - start),
+            self.source_uris[start:stop],
+            self.source_rows[start:stop],
+            self.records[start:stop],
+        )
+
 
 @dataclass
 class _Cursor:
@@ -47,13 +57,22 @@ class _Cursor:
     rest: pa.RecordBatch | None = None
 
 
+class Reader(Protocol):
+    """What gives a shard's rows. One thread at a time."""
+
+    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]: ...
+    def close(self) -> None: ...
+
+
 class ParquetReader:
     """Reads the slices of one job's shards. Keeps the last row group open; one thread at a time."""
 
-    def __init__(self, storage: Storage, columns: pa.Schema, max_cell: int) -> None:
+    def __init__(self, storage: Storage, columns: pa.Schema, max_cell: int, kinds: dict[str, Kind]) -> None:
+        """`columns` are those to read; `kinds` says what the task's columns hold."""
         self._storage = storage
         self._columns = columns
         self._max_cell = max_cell
+        self._kinds = kinds
         self._cursor: _Cursor | None = None
 
     def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
@@ -80,7 +99,7 @@ class ParquetReader:
             uris += [part.uri] * batch.num_rows
             places += range(part.source_row + offset, part.source_row + offset + batch.num_rows)
         table = pa.Table.from_batches([batch for _, _, batch in pieces], schema=self._columns)
-        return Block(table, uris, places, to_records(table, task_columns, self._max_cell))
+        return Block(table, uris, places, to_records(table, task_columns, self._kinds, self._max_cell))
 
     def _slice(self, part: Slice) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The slice's rows as record batches, each with its first row's place in the slice."""
@@ -157,39 +176,3 @@ class _translated:
         if isinstance(error, pa.ArrowException | OSError | EOFError):
             where = "its footer" if self._part.row_group == NO_ROW_GROUP else f"row group {self._part.row_group}"
             raise Unreadable(f"{self._part.uri}: {where} can't be read: {error}") from error
-
-
-def to_records(table: pa.Table, task_columns: dict[str, str], max_cell: int) -> list[Record | RecordError]:
-    """A table's rows as the task's records. A null, text that isn't UTF-8 and an oversized cell are RecordErrors."""
-    columns = {name: _values(table[column], name, max_cell) for name, column in task_columns.items()}
-    records: list[Record | RecordError] = []
-    for row in zip(*columns.values(), strict=True):
-        error = next((value for value in row if isinstance(value, RecordError)), None)
-        records.append(error or dict(zip(columns, row, strict=True)))
-    return records
-
-
-def _values(column: pa.ChunkedArray, name: str, max_cell: int) -> list[Any]:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        column = column.cast(pa.large_string())
-    too_large = pc.greater(pc.binary_length(column), max_cell)
-    some_too_large = pc.any(too_large).as_py()
-    if some_too_large:
-        column = pc.if_else(pc.fill_null(too_large, False), pa.scalar("", column.type), column)
-    values: list[Any]
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [_decoded(value, name) for value in column.cast(pa.large_binary()).to_pylist()]
-    if some_too_large:
-        error = RecordError("too_large", f"{name} is larger than {max_cell:,} bytes")
-        values = [error if large else value for value, large in zip(values, too_large.to_pylist(), strict=True)]
-    null = RecordError("null_input", f"{name} is null")
-    return [null if value is None else value for value in values]
-
-
-def _decoded(value: bytes | None, name: str) -> str | RecordError | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError as error:
-        return RecordError("invalid_utf8", f"{name} is not UTF-8: byte {error.start} of {len(value or b'')}")

@@ -20,7 +20,7 @@ import pytest
 from jobs.settings import Settings
 from schemas.job import parse_spec
 from schemas.manifest import JobStatus
-from schemas.task import Task
+from schemas.task import Kind, Task
 from tests.integration.harness import House, read_output
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
 @dataclass(frozen=True)
 class Case:
     """A task with a tiny checkpoint, records, and the reference's prediction for one record.
+
+    The records of a media column have the encoded bytes.
 
     `schema` is the version and digest of the output schema that its readers know.
     """
@@ -58,12 +60,31 @@ def described(arrow: pa.DataType) -> object:
     }
 
 
+#: How a table holds what a column of this kind has.
+STORED = {
+    Kind.TEXT: pa.string(),
+    Kind.MESSAGES: pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+    Kind.IMAGE: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    Kind.AUDIO: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+}
+
+
+def stored_type(task: Task, name: str) -> pa.DataType:
+    return next((STORED[column.kind] for column in task.columns if column.name == name), pa.string())
+
+
+def stored(value: Any) -> Any:
+    """A record's value as a table has it: encoded media as Hugging Face datasets have them."""
+    return {"bytes": value, "path": None} if isinstance(value, bytes) else value
+
+
 def run_case(case: Case, settings: Settings, folder: Path, records: list[dict[str, Any]], **changes: Any) -> list[Any]:
     """The output rows of a job over these records."""
     source = folder / "in.parquet"
     names = list(records[0])
-    types = pa.schema([(name, pa.string()) for name in names])
-    pq.write_table(pa.Table.from_pylist(records, types), source, row_group_size=50)
+    types = pa.schema([(name, stored_type(case.task, name)) for name in names])
+    rows = [{name: stored(value) for name, value in record.items()} for record in records]
+    pq.write_table(pa.Table.from_pylist(rows, types), source, row_group_size=50)
     spec = {
         "task": case.task.id,
         "model": str(case.model),

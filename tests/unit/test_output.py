@@ -35,7 +35,7 @@ def test_only_what_is_needed_is_read() -> None:
     ("table", "says"),
     [
         ({"columns": {}}, r"input\.columns\.text: the input has no column 'text'; it has 'id', 'body'"),
-        ({"columns": {"text": "id"}}, "column 'id' is int64, not string"),
+        ({"columns": {"text": "id"}}, "column 'id' is int64, not text"),
         ({"columns": {"text": "body", "text_pair": "other"}}, r"input\.columns\.text_pair: .*no column 'other'"),
         ({"keep": ["nope"]}, "no column 'nope'"),
     ],

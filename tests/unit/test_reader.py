@@ -13,7 +13,8 @@ from jobs.plan import Limits, plan_shards
 from jobs.storage import Storage
 from schemas.errors import InputChanged, RecordError, Unreadable
 from schemas.plan import Shard
-from workers.reader import ParquetReader, to_records
+from workers.reader import ParquetReader
+from workers.records import to_records
 
 COLUMNS = pa.schema([("id", pa.int64()), ("text", pa.string())])
 
@@ -43,7 +44,7 @@ def read(reader: ParquetReader, shard: Shard) -> list[int]:
 def test_shards_in_any_order_give_their_rows(tmp_path: Path, row_group: int) -> None:
     write(tmp_path / "in.parquet", 10_000, row_group)
     shards = shards_of(tmp_path / "in.parquet", 700)
-    reader = ParquetReader(Storage(), COLUMNS, 1 << 20)
+    reader = ParquetReader(Storage(), COLUMNS, 1 << 20, {})
     order = list(shards)
     random.Random(1).shuffle(order)
     for shard in [*shards, *order]:
@@ -53,7 +54,7 @@ def test_shards_in_any_order_give_their_rows(tmp_path: Path, row_group: int) -> 
 def test_a_shard_given_up_half_way_does_not_spoil_the_next(tmp_path: Path) -> None:
     write(tmp_path / "in.parquet", 30_000, 30_000)
     shards = shards_of(tmp_path / "in.parquet", 9000)
-    reader = ParquetReader(Storage(), COLUMNS, 1 << 20)
+    reader = ParquetReader(Storage(), COLUMNS, 1 << 20, {})
     for shard in shards:
         blocks = reader.blocks(shard, {"text": "text"})
         next(blocks)
@@ -67,7 +68,7 @@ def test_an_input_that_changed_is_reported(tmp_path: Path) -> None:
     shards = shards_of(file, 500)
     write(file, 3001, 1000)
     with pytest.raises(InputChanged, match=r"in\.parquet was changed after the job was planned"):
-        read(ParquetReader(Storage(), COLUMNS, 1 << 20), shards[0])
+        read(ParquetReader(Storage(), COLUMNS, 1 << 20, {}), shards[0])
 
 
 def test_a_corrupt_page_names_file_and_row_group(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_corrupt_page_names_file_and_row_group(tmp_path: Path) -> None:
         s.model_copy(update={"slices": tuple(x.model_copy(update={"etag": info.etag}) for x in s.slices)})
         for s in shards
     ]
-    reader = ParquetReader(Storage(), COLUMNS, 1 << 20)
+    reader = ParquetReader(Storage(), COLUMNS, 1 << 20, {})
     assert read(reader, again[0]) == list(range(1000))
     with pytest.raises(Unreadable, match=r"in\.parquet: row group 1 can't be read"):
         read(reader, again[1])
@@ -96,7 +97,7 @@ def test_a_corrupt_page_names_file_and_row_group(tmp_path: Path) -> None:
 )
 def test_every_kind_of_text_column(arrow: Any) -> None:
     table = pa.table({"t": pa.array(["a", None, "", "a"], pa.string()).cast(arrow)})
-    a, null, empty, again = to_records(table, {"text": "t"}, 100)
+    a, null, empty, again = to_records(table, {"text": "t"}, {}, 100)
     assert (a, empty, again) == ({"text": "a"}, {"text": ""}, {"text": "a"})
     assert isinstance(null, RecordError)
     assert (null.code, null.message) == ("null_input", "text is null")
@@ -105,7 +106,7 @@ def test_every_kind_of_text_column(arrow: Any) -> None:
 def test_text_that_is_not_utf8_spoils_only_its_own_row() -> None:
     data = pa.array([b"good", b"bad \xff", None], pa.binary())
     column = pa.Array.from_buffers(pa.string(), 3, data.buffers())
-    good, bad, null = to_records(pa.table({"t": column}), {"text": "t"}, 100)
+    good, bad, null = to_records(pa.table({"t": column}), {"text": "t"}, {}, 100)
     assert good == {"text": "good"}
     assert isinstance(bad, RecordError)
     assert (bad.code, bad.message) == ("invalid_utf8", "text is not UTF-8: byte 4 of 5")
@@ -113,7 +114,7 @@ def test_text_that_is_not_utf8_spoils_only_its_own_row() -> None:
 
 
 def test_an_oversized_cell_is_an_error_row() -> None:
-    good, large = to_records(pa.table({"t": ["é" * 50, "é" * 51]}), {"text": "t"}, 100)
+    good, large = to_records(pa.table({"t": ["é" * 50, "é" * 51]}), {"text": "t"}, {}, 100)
     assert good == {"text": "é" * 50}
     assert isinstance(large, RecordError)
     assert large.code == "too_large"

@@ -1,0 +1,127 @@
+"""Records: a table's rows as the task's columns have them, each value checked by itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.storage import ObjectInfo
+from schemas.errors import RecordError
+from schemas.task import TEXT, Kind, is_text
+from workers.handler import Record
+
+#: Bytes of a URI in a table's row; S3's keys have at most 1,024.
+LONGEST_URI = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a media column names instead of holding it: a URI as the table has it, or an object that was listed."""
+
+    uri: str
+    info: ObjectInfo | None = None
+
+
+def to_records(
+    table: pa.Table, task_columns: dict[str, str], kinds: dict[str, Kind], max_cell: int
+) -> list[Record | RecordError]:
+    """A table's rows as the task's records: text as str, messages as a list of dicts, media as bytes or a Reference.
+
+    A null, text that isn't UTF-8, a cell beyond `max_cell` bytes and the like are RecordErrors.
+    """
+    columns = {
+        name: _READERS[kinds.get(name, Kind.TEXT)](table[column], name, max_cell)
+        for name, column in task_columns.items()
+    }
+    records: list[Record | RecordError] = []
+    for row in zip(*columns.values(), strict=True):
+        error = next((value for value in row if isinstance(value, RecordError)), None)
+        records.append(error or dict(zip(columns, row, strict=True)))
+    return records
+
+
+def _texts(column: pa.ChunkedArray, name: str, max_cell: int) -> list[Any]:
+    if str(column.type) not in TEXT[:2]:
+        column = column.cast(pa.large_string())
+    too_large = pc.greater(pc.binary_length(column), max_cell)
+    some_too_large = pc.any(too_large).as_py()
+    if some_too_large:
+        column = pc.if_else(pc.fill_null(too_large, False), pa.scalar("", column.type), column)
+    values: list[Any]
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_decoded(value, name) for value in column.cast(pa.large_binary()).to_pylist()]
+    if some_too_large:
+        error = _too_large(name, max_cell)
+        values = [error if large else value for value, large in zip(values, too_large.to_pylist(), strict=True)]
+    return _without_nulls(values, name)
+
+
+def _decoded(value: bytes | None, name: str) -> str | RecordError | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        return RecordError("invalid_utf8", f"{name} is not UTF-8: byte {error.start} of {len(value or b'')}")
+
+
+def _messages(column: pa.ChunkedArray, name: str, max_cell: int) -> list[Any]:
+    """Each row's messages; a column of structs with more fields than role and content gives those two."""
+    return _without_nulls([_conversation(cell, name, max_cell) for cell in column], name)
+
+
+def _conversation(cell: pa.Scalar, name: str, max_cell: int) -> Any:
+    try:
+        messages = cell.as_py()
+    except UnicodeDecodeError:
+        return RecordError("invalid_utf8", f"{name} has a message that is not UTF-8")
+    if messages is None:
+        return None
+    for number, message in enumerate(messages, 1):
+        if message is None or message["role"] is None or message["content"] is None:
+            return RecordError("bad_messages", f"message {number} of {len(messages)} in {name} has a null in it")
+    if sum(len(message["content"]) for message in messages) > max_cell:
+        return _too_large(name, max_cell)
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _media(column: pa.ChunkedArray, name: str, max_cell: int) -> list[Any]:
+    if is_text(column.type):
+        return [_referred(value) for value in _texts(column, name, LONGEST_URI)]
+    if pa.types.is_struct(column.type):
+        data = pc.struct_field(column, "bytes")
+        has_path = any(field.name == "path" and is_text(field.type) for field in column.type)
+        paths = _texts(pc.struct_field(column, "path"), name, LONGEST_URI) if has_path else [None] * len(column)
+    else:
+        data, paths = column, [None] * len(column)
+    sizes = pc.binary_length(data).to_pylist()
+    values: list[Any] = []
+    for cell, size, path in zip(data, sizes, paths, strict=True):
+        if size is not None:
+            values.append(_too_large(name, max_cell) if size > max_cell else cell.as_py())
+        else:
+            values.append(_referred(path))
+    return _without_nulls(values, name)
+
+
+def _referred(path: Any) -> Any:
+    return Reference(path) if isinstance(path, str) else path
+
+
+def _without_nulls(values: list[Any], name: str) -> list[Any]:
+    null = RecordError("null_input", f"{name} is null")
+    return [null if value is None else value for value in values]
+
+
+def _too_large(name: str, max_cell: int) -> RecordError:
+    return RecordError("too_large", f"{name} is larger than {max_cell:,} bytes")
+
+
+_READERS: dict[Kind, Callable[[pa.ChunkedArray, str, int], list[Any]]] = {
+    Kind.TEXT: _texts,
+    Kind.MESSAGES: _messages,
+    Kind.IMAGE: _media,
+    Kind.AUDIO: _media,
+}
