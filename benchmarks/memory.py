@@ -78,8 +78,8 @@ def make_plan(file: Path, folder: Path) -> int:
     params: dict[str, object] = {"max_length": MAX_LENGTH}
     job = make_job(file, folder / "model", folder / "output", params, storage, settings)
     write_job(job, storage)
-    columns, shards = planned(job.spec, None, storage, settings, shard_limits(job.spec, RATE))
-    return write_plan(job.output, columns, shards, storage, job.id).shards
+    plan = planned(job.spec, None, storage, settings, shard_limits(job.spec, RATE))
+    return write_plan(job.output, plan, storage, job.id).shards
 
 
 def chosen(shards: int, full: bool) -> list[int]:
@@ -192,7 +192,7 @@ def compare_skipping(output: str, number: int) -> None:
     columns = context.output_schema.names[: context.output_schema.get_field_index("prediction")]
 
     def product() -> None:
-        reader = ParquetReader(storage, pa.schema([context.output_schema.field(n) for n in columns]), 16 << 20)
+        reader = ParquetReader(storage, pa.schema([context.output_schema.field(n) for n in columns]), 16 << 20, {})
         next(reader.blocks(shard, context.task_columns))
         reader.close()
 

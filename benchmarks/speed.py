@@ -109,14 +109,14 @@ class Runner:
         """A function that runs the file's only shard and answers with the part's place."""
         job = make_job(file, self._model, self._folder / "output", {}, self._storage, self._settings)
         whole = Limits(rows=1 << 30, bytes=1 << 40)
-        columns, shards = planned(job.spec, None, self._storage, self._settings, whole)
-        (shard,) = shards
-        return partial(self._run, job.spec, shard, columns)
+        plan = planned(job.spec, None, self._storage, self._settings, whole)
+        (shard,) = plan.shards
+        return partial(self._run, job.spec, shard, plan.columns)
 
     def _run(self, spec: Any, shard: Any, columns: pa.Schema) -> str:
         number = next(self._numbers)
         kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
-        reader = ParquetReader(self._storage, columns, self._settings.max_cell_mb << 20)
+        reader = ParquetReader(self._storage, columns, self._settings.max_cell_mb << 20, {})
         with PartWriter(output_schema(spec.task_schema, kept)) as writer:
             handler = self._handler(self.loaded, spec.task_params, spec)
             run = ShardRun(handler, self._held.budget, lambda rows: None)

@@ -85,8 +85,8 @@ class Control:
             return read_plan_size(job.output, self._storage)
         except NotFound:
             limits = shard_limits(job.spec, self._state.rate(job.spec.task, job.spec.model))
-            schema, shards = planned(job.spec, None, self._storage, self._settings, limits)
-            return write_plan(job.output, schema, shards, self._storage, self._name)
+            plan = planned(job.spec, None, self._storage, self._settings, limits)
+            return write_plan(job.output, plan, self._storage, self._name)
 
     def finish_job(self, job: str, output: str) -> None:
         """Write the job's manifest if it has none, from what storage holds."""

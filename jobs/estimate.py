@@ -33,8 +33,8 @@ def estimate(validated: Validated, storage: Storage, settings: Settings) -> Esti
     Raises Permanent where the model doesn't load or torch isn't installed here.
     """
     limits = Limits(SAMPLE_ROWS, SAMPLE_BYTES)
-    _, shards = planned(validated.spec, validated.columns, storage, settings, limits)
-    shard = next((shard for shard in shards if shard.rows), None)
+    plan = planned(validated.spec, validated.columns, storage, settings, limits)
+    shard = next((shard for shard in plan.shards if shard.rows), None)
     if shard is None:
         return None
     order = {

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 from jobs.recover import read_reports
 from jobs.state import Progress
 from jobs.storage import Storage
+from schemas.errors import NotFound
 from schemas.job import AcceptedJob
 from schemas.layout import PLAN, child
 from schemas.manifest import ErrorInfo, JobStatus, LostShard, LostSlice, Manifest, Part
-from schemas.plan import from_batch
+from schemas.plan import from_batch, skipped_files
 
 
 def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorInfo], storage: Storage) -> Manifest:
@@ -52,6 +53,7 @@ def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorI
         rows=sum(part.rows for part in parts),
         error_rows=sum(errors.values()),
         errors=dict(errors),
+        skipped=_skipped(job.output, storage),
         parts=parts,
         lost=lost,
         seconds={name: round(value, 3) for name, value in seconds.items()},
@@ -64,6 +66,15 @@ def _final_status(progress: Progress, done: int) -> JobStatus:
         return JobStatus.CANCELLED
     complete = progress.status is JobStatus.RUNNING and done == progress.shards
     return JobStatus.SUCCEEDED if complete else JobStatus.FAILED
+
+
+def _skipped(output: str, storage: Storage) -> dict[str, int]:
+    """What the plan left out; nothing where a job ended before it had one."""
+    try:
+        with storage.open(storage.stat(child(output, PLAN))) as source:
+            return skipped_files(pq.read_metadata(source).metadata or {})
+    except NotFound:
+        return {}
 
 
 def _lost_shards(output: str, failed: dict[int, ErrorInfo], storage: Storage) -> list[LostShard]:

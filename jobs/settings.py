@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     batch_tokens: int | None = Field(None, ge=1, description="Padded tokens a batch; by default by the device.")
     max_footer_mb: int = Field(64, ge=1, description="Largest Parquet footer read, in MiB.")
     max_cell_mb: int = Field(16, ge=1, description="Largest text of one record, in MiB; a larger one is an error row.")
+    max_object_mb: int = Field(1024, ge=1, description="Largest picture or sound as stored, in MiB.")
+    max_pixels: int = Field(89_478_485, ge=1, description="Pixels of a picture at most; Pillow warns above as many.")
+    max_seconds: float = Field(4 * 3600, gt=0, description="Seconds of a sound at most.")
 
     stop_file: Path | None = Field(None, description="Set by a supervisor for its processes: appears when to stop.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -112,6 +115,13 @@ class Settings(BaseSettings):
     @property
     def catalog_uri(self) -> str:
         return self.catalog or str(self.home_dir / "catalog")
+
+    def check_allowed(self, uri: str, allowed: list[str], field: str) -> None:
+        """Raises SpecError, naming `field`, where these settings don't allow this URI."""
+        if not uri.startswith("s3://") and not self.allow_files:
+            raise SpecError.of(field, f"{uri!r}: local paths are not allowed here; use s3://")
+        if "*" not in allowed and not any(uri.startswith(prefix) for prefix in allowed):
+            raise SpecError.of(field, f"{uri!r} is outside of what is allowed here: {', '.join(allowed)}")
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with these settings in it, for a process that this one starts."""

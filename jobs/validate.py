@@ -7,8 +7,9 @@ from typing import TypeVar
 import pyarrow as pa
 
 from jobs.footers import read_footer
-from jobs.inputs import check_allowed, glob_pattern, input_files
+from jobs.inputs import MEDIA, PARQUET, InputFiles, glob_pattern
 from jobs.models import resolve_model
+from jobs.plan import input_format
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
@@ -16,6 +17,7 @@ from schemas.errors import Problem, SpecError, Unreadable
 from schemas.job import JobSpec, ResolvedModel
 from schemas.layout import child, part_name
 from schemas.output import read_schema
+from schemas.plan import NO_COLUMNS
 
 T = TypeVar("T")
 
@@ -68,22 +70,30 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
 
 def _check_locations(spec: JobSpec, settings: Settings) -> None:
     output = spec.output.uri
-    check_allowed(output, settings.allowed_outputs, settings, "output.uri")
+    settings.check_allowed(output, settings.allowed_outputs, "output.uri")
     if output.startswith("s3://") and output.count("/") == 3:
         raise SpecError.of("output.uri", f"{output!r} is a whole bucket; name a prefix in it for this job alone")
     for uri in spec.input.uris:
-        check_allowed(uri, settings.allowed_inputs, settings, "input.uri")
+        settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
         if output.startswith(folder) or glob_pattern(uri).fullmatch(child(output, part_name(0, 1))):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
 
 
 def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:
-    """The columns to read, by the first footer that can be read; planning holds every other file to it."""
-    if spec.input.format == "media":
-        raise SpecError.of("input.format", f"{spec.task} reads parquet, not media")
+    """The columns to read, by the first footer that can be read; planning holds every other file to it.
+
+    NO_COLUMNS where the input is pictures or sound themselves.
+    """
+    media = spec.task_schema.media
+    if input_format(spec, storage) == "media" and media is not None:
+        if spec.input.columns or spec.input.keep:
+            field = "input.columns" if spec.input.columns else "input.keep"
+            raise SpecError.of(field, f"{media.kind} files have no columns; leave it out")
+        next(iter(InputFiles(storage, spec.input.uris, MEDIA[media.kind])))
+        return NO_COLUMNS
     broken: Unreadable | None = None
-    for info in input_files(storage, spec.input.uris, "parquet"):
+    for info in InputFiles(storage, spec.input.uris, PARQUET):
         try:
             return read_schema(spec, read_footer(storage, info, settings.max_footer_mb << 20).schema)
         except Unreadable as error:

@@ -65,7 +65,10 @@ class LostShard(BaseModel):
 
 
 class Manifest(BaseModel):
-    """How a job ended, and what its results are: written once, last."""
+    """How a job ended, and what its results are: written once, last.
+
+    `skipped` counts what lay under the input's prefix and was no record, by why.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,6 +84,7 @@ class Manifest(BaseModel):
     rows: int
     error_rows: int
     errors: dict[str, int]
+    skipped: dict[str, int] = {}
     parts: list[Part]
     lost: list[LostShard]
     seconds: dict[str, float]

@@ -1,18 +1,26 @@
 """The plan: a job's shards in input order, and `_plan.pq`, which holds one row a shard."""
 
+import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-#: Shards a row group of `_plan.pq`: what a worker reads to find one of them.
+#: Shards, or slices of them, a row group of `_plan.pq`: what a worker reads to find one shard.
 PLAN_ROW_GROUP = 1000
+PLAN_SLICES = 20_000
 #: The row group of a slice that stands for a whole file whose footer could not be read.
 NO_ROW_GROUP = -1
+#: The row group of a slice that is a picture or a sound, an object of its own.
+OBJECT = -2
+#: The schema of an input of such objects: there are no columns to read.
+NO_COLUMNS = pa.schema([])
 
 
 class Slice(BaseModel):
-    """Consecutive rows of one Parquet row group.
+    """Consecutive rows of one Parquet row group, or an object.
 
     `etag` is the object's as planned, `start` counts from the row group's first row, `source_row` from the file's.
     """
@@ -68,8 +76,33 @@ def input_schema(plan: pa.Schema) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer((plan.metadata or {})[_INPUT_SCHEMA_KEY]))
 
 
+_SKIPPED_KEY = b"nightshift.skipped"
+
+
+def skipped_metadata(skipped: dict[str, int]) -> dict[bytes, bytes]:
+    """What of the input was no record, by why, as metadata of the plan."""
+    return {_SKIPPED_KEY: json.dumps(skipped).encode()}
+
+
+def skipped_files(plan: dict[bytes, bytes]) -> dict[str, int]:
+    """The inverse of `skipped_metadata`, from all the metadata that a plan has."""
+    found: dict[str, int] = json.loads(plan.get(_SKIPPED_KEY, b"{}"))
+    return found
+
+
 def to_batch(shards: Iterable[Shard], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([shard.model_dump() for shard in shards], schema=schema)
+
+
+def find_row_group(plan: pq.FileMetaData, shard: int) -> int | None:
+    """The row group of a plan that holds this shard; shards stand in order."""
+
+    def last(group: int) -> int:
+        found: int = plan.row_group(group).column(0).statistics.max
+        return found
+
+    group = bisect_left(range(plan.num_row_groups), shard, key=last)
+    return group if group < plan.num_row_groups and shard >= 0 else None
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table) -> Iterator[Shard]:

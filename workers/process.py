@@ -24,11 +24,11 @@ from schemas.errors import NotFound, Permanent
 from schemas.job import AcceptedJob
 from schemas.layout import JOB, PLAN, child
 from schemas.output import kept_columns, output_schema, task_columns
-from schemas.plan import PLAN_ROW_GROUP, Shard, from_batch, input_schema
+from schemas.plan import Shard, find_row_group, from_batch, input_schema
 from schemas.report import ShardReport
 from workers.batcher import Budget
+from workers.media import reader_for
 from workers.models import Held, ModelCache
-from workers.reader import ParquetReader
 from workers.tasks import handler_of
 
 #: Jobs whose spec and plan a process remembers.
@@ -53,17 +53,18 @@ class JobContext:
         self.task_columns = task_columns(spec, columns)
         kept = kept_columns(spec, columns)
         self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
-        self.reader = ParquetReader(storage, columns, settings.max_cell_mb << 20)
+        self.reader = reader_for(spec, columns, storage, settings)
         self._shards: dict[int, Shard] = {}
 
     def shard(self, number: int) -> Shard:
         """The shard, from the row group of the plan that holds it; the last one read is remembered."""
         if number not in self._shards:
             with self._storage.open(self._storage.stat(self._plan_uri)) as source:
-                group = pq.ParquetFile(source).read_row_group(number // PLAN_ROW_GROUP)
-            self._shards = {shard.shard: shard for shard in from_batch(group)}
-        if number not in self._shards:
-            raise Permanent(f"{self._plan_uri} has no shard {number}", code="plan_broken")
+                file = pq.ParquetFile(source)
+                group = find_row_group(file.metadata, number)
+                if group is None:
+                    raise Permanent(f"{self._plan_uri} has no shard {number}", code="plan_broken")
+                self._shards = {shard.shard: shard for shard in from_batch(file.read_row_group(group))}
         return self._shards[number]
 
     def budget(self, held: Held) -> Budget:

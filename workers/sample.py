@@ -18,8 +18,8 @@ from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob
 from schemas.output import kept_columns, output_schema, task_columns
 from schemas.plan import Shard
+from workers.media import reader_for
 from workers.models import ModelCache
-from workers.reader import ParquetReader
 from workers.runner import ShardRun
 from workers.tasks import handler_of
 from workers.writer import PartWriter
@@ -32,7 +32,7 @@ def sample(job: AcceptedJob, shard: Shard, columns: pa.Schema, settings: Setting
     handler = handler_of(spec.task_schema)
     held = ModelCache(settings, storage).get(job, handler)
     kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
-    reader = ParquetReader(storage, columns, settings.max_cell_mb << 20)
+    reader = reader_for(spec, columns, storage, settings)
     start = time.monotonic()
     with PartWriter(output_schema(spec.task_schema, kept)) as writer:
         run = ShardRun(handler(held.loaded, spec.task_params, spec), held.budget, lambda rows: None)

@@ -129,6 +129,10 @@ def conclude(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
     sys.exit(exit_code(manifest))
 
 
+def skipped_words(skipped: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {why}" for why, count in sorted(skipped.items()))
+
+
 def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
     """How the job ended: what was done on standard output, what went wrong on standard error."""
     if as_json:
@@ -142,6 +146,8 @@ def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
     )
     if manifest.error is not None:
         click.echo(f"error: {manifest.error.message}", err=True)
+    if manifest.skipped:
+        click.echo("skipped: " + skipped_words(manifest.skipped), err=True)
     for code, count in sorted(manifest.errors.items()):
         click.echo(f"{count:,} error rows: {code}", err=True)
     for lost in manifest.lost[:10]:

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from jobs.broker import Broker, make_app
-from jobs.cli.lifecycle import accepted_job, conclude, json_option, quiet_settings, run_to_end, validated
+from jobs.cli.lifecycle import (
+    accepted_job,
+    conclude,
+    json_option,
+    quiet_settings,
+    run_to_end,
+    skipped_words,
+    validated,
+)
 from jobs.cli.lookup import find_job
 from jobs.cli.progress import duration
 from jobs.cli.spec_options import spec_from_options, spec_options
@@ -109,11 +117,11 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
         click.echo(f"{spec.output.uri} already has this job, {there.found.value}", err=True)
     sample = None if no_sample else estimate(checked, storage, settings)
     limits = shard_limits(checked.spec, sample.rows_per_s if sample else None)
-    _, shards = planned(checked.spec, checked.columns, storage, settings, limits)
+    made = planned(checked.spec, checked.columns, storage, settings, limits)
     count = rows = size = 0
-    for shard in shards:
+    for shard in made.shards:
         count, rows, size = count + 1, rows + shard.rows, size + shard.bytes
-    result: dict[str, Any] = {"shards": count, "records": rows, "bytes": size}
+    result: dict[str, Any] = {"shards": count, "records": rows, "bytes": size, "skipped": made.skipped}
     if sample is not None:
         result |= {
             "records_per_s": sample.rows_per_s,
@@ -124,6 +132,8 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(result))
         return
     click.echo(f"{count:,} shards, {rows:,} records, {size / 1e6:,.1f} MB of input")
+    if made.skipped:
+        click.echo("skipped: " + skipped_words(made.skipped))
     if sample is not None:
         click.echo(
             f"about {duration(result['seconds'])} on one process like this one: {sample.rows_per_s:,.0f} records/s "

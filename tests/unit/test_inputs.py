@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.inputs import check_allowed, input_files
+from jobs.inputs import MEDIA, PARQUET, FileKind, InputFiles
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
 from schemas.errors import SpecError
+from schemas.task import Kind
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def names(folder: Path, *uris: str) -> list[str]:
+def names(folder: Path, *uris: str, kind: FileKind = PARQUET) -> list[str]:
     full = [f"{folder}/{uri}" for uri in uris]
-    return [info.uri.removeprefix(f"{folder}/") for info in input_files(Storage(), full, "parquet")]
+    return [info.uri.removeprefix(f"{folder}/") for info in InputFiles(Storage(), full, kind)]
 
 
 def test_a_prefix_has_the_parquet_files_below_it_in_order(folder: Path) -> None:
@@ -45,7 +46,8 @@ def test_a_file_named_outright_is_taken_as_it_is(folder: Path) -> None:
         ("[ab].parquet", ["a.parquet", "b.parquet"]),
         ("**/*.pq", ["sub/deep/e.pq"]),
         ("sub/*", ["sub/c.PARQUET"]),
-        ("*", ["a.parquet", "a10.parquet", "b.parquet", "empty.parquet", "notes.txt"]),
+        ("*", ["a.parquet", "a10.parquet", "b.parquet", "empty.parquet"]),
+        ("*.txt", ["notes.txt"]),
         ("_h*", ["_hidden.parquet"]),
     ],
 )
@@ -63,6 +65,29 @@ def test_a_name_with_brackets_is_tried_as_it_stands(folder: Path) -> None:
 
 def test_a_list_keeps_its_order_and_reads_each_file_once(folder: Path) -> None:
     assert names(folder, "b.parquet", "a*.parquet", "?.parquet") == ["b.parquet", "a.parquet", "a10.parquet"]
+
+
+def test_a_later_pattern_adds_what_an_earlier_one_left_out(folder: Path) -> None:
+    assert names(folder, "sub/", "notes.txt", "*.txt", "sub/deep/e.pq") == [
+        "sub/c.PARQUET",
+        "sub/deep/e.pq",
+        "notes.txt",
+    ]
+    (folder / "x[1].parquet").write_bytes(b"1")
+    (folder / "x1.parquet").write_bytes(b"1")
+    assert names(folder, "x[1].parquet", "x1.parquet") == ["x[1].parquet", "x1.parquet"]
+
+
+def test_what_is_skipped_is_counted(folder: Path) -> None:
+    for name in ("cat.JPG", "dog.webp", "sub/bird.tiff", "_thumb.png", "zero.png", "sound.wav"):
+        (folder / name).write_bytes(b"")
+    files = InputFiles(Storage(), [f"{folder}/"], MEDIA[Kind.IMAGE])
+    found = [info.uri.removeprefix(f"{folder}/") for info in files]
+    assert found == ["cat.JPG", "dog.webp", "sub/bird.tiff", "zero.png"]
+    assert files.skipped == {"files of other kinds": 8, "hidden files": 4}
+    assert names(folder, "", kind=MEDIA[Kind.AUDIO]) == ["sound.wav"]
+    with pytest.raises(SpecError, match=r"no audio file matches .*/sub/'; what is there: 3 files of other kinds"):
+        names(folder, "sub/", kind=MEDIA[Kind.AUDIO])
 
 
 @pytest.mark.parametrize("uri", ["nothing/", "z*.parquet", "missing.parquet", "sub/deep/none/"])
@@ -98,7 +123,7 @@ def test_foreign_uris_are_refused(uri: str) -> None:
 
 def test_only_allowed_prefixes() -> None:
     closed = Settings(allowed_inputs=["s3://raw/search/"], allow_files=False)
-    check_allowed("s3://raw/search/x", closed.allowed_inputs, closed, "input.uri")
+    closed.check_allowed("s3://raw/search/x", closed.allowed_inputs, "input.uri")
     for uri in ("s3://raw/search", "s3://raw/other/", "s3://rawer/search/", "/etc/passwd"):
         with pytest.raises(SpecError, match=r"input\.uri"):
-            check_allowed(uri, closed.allowed_inputs, closed, "input.uri")
+            closed.check_allowed(uri, closed.allowed_inputs, "input.uri")

@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.footers import RowGroup, read_footer
-from jobs.plan import BrokenFile, Limits, plan_shards, shard_limits
+from jobs.plan import BrokenFile, Limits, plan_objects, plan_shards, row_groups, shard_limits
 from jobs.storage import ObjectInfo, Storage
 from schemas.job import parse_spec
-from schemas.plan import NO_ROW_GROUP, from_batch, input_schema, plan_schema, to_batch
+from schemas.plan import (
+    NO_ROW_GROUP,
+    OBJECT,
+    PLAN_SLICES,
+    Shard,
+    find_row_group,
+    from_batch,
+    input_schema,
+    plan_schema,
+    to_batch,
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,36 @@ def test_a_broken_file_is_a_shard_of_its_own() -> None:
     shards = list(plan_shards([*files(((3, 30),)), broken, *files(((2, 20),))], set(), Limits(100, 10_000)))
     assert [shard.rows for shard in shards] == [3, 0, 2]
     assert shards[1].slices[0].row_group == NO_ROW_GROUP
+
+
+@given(st.lists(st.integers(0, 100), max_size=60), st.integers(1, 7), st.integers(1, 200))
+def test_every_object_is_in_one_shard_in_order(sizes: list[int], rows: int, size: int) -> None:
+    objects = [ObjectInfo(f"o{i}", bytes, "e") for i, bytes in enumerate(sizes)]
+    shards = list(plan_objects(objects, Limits(rows, size)))
+    assert rows_of(shards) == [(info.uri, 0) for info in objects]
+    assert [shard.shard for shard in shards] == list(range(len(shards)))
+    assert all(0 < shard.rows == len(shard.slices) <= rows for shard in shards)
+    assert all(shard.bytes == sum(s.size for s in shard.slices) for shard in shards)
+    assert all(shard.bytes <= size or shard.rows == 1 for shard in shards)
+    assert {s.row_group for shard in shards for s in shard.slices} <= {OBJECT}
+
+
+def test_a_shard_is_found_in_its_row_group(tmp_path: Any) -> None:
+    (slice,) = next(plan_objects([ObjectInfo("o", 1, "e")], Limits(1, 1))).slices
+    shards = [Shard(shard=n, slices=(slice,) * (5000 if n % 3 else 1), rows=1, bytes=1) for n in range(20)]
+    groups = list(row_groups(shards))
+    assert [shard for group in groups for shard in group] == shards
+    assert all(sum(len(shard.slices) for shard in group) <= PLAN_SLICES + 5000 for group in groups)
+    schema = plan_schema(pa.schema([]))
+    with pq.ParquetWriter(tmp_path / "plan", schema) as writer:
+        for group in groups:
+            writer.write_batch(to_batch(group, schema))
+    file = pq.ParquetFile(tmp_path / "plan")
+    for number in range(20):
+        group = find_row_group(file.metadata, number)
+        assert number in file.read_row_group(group)["shard"].to_pylist()
+    assert find_row_group(file.metadata, 20) is None
+    assert find_row_group(file.metadata, -1) is None
 
 
 def test_the_plan_file_keeps_shards_and_the_input_schema() -> None:
