@@ -95,6 +95,8 @@ def normalized(uri: str, field: str) -> str:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not bucket:
             raise SpecError.of(field, f"{uri!r} names no bucket; write s3://BUCKET/PREFIX/")
+        if {".", ".."} & set(key.split("/")):  # some stores would resolve them, behind every check of a prefix
+            raise SpecError.of(field, f"{uri!r} has a '.' or '..' in its path; write the location out")
         return f"s3://{bucket}/{key}"
     if scheme not in ("", "file"):
         raise SpecError.of(field, f"{uri!r}: {scheme}:// is not supported; use s3:// or a local path")

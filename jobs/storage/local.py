@@ -35,8 +35,11 @@ def _info(path: str, status: os.stat_result) -> ObjectInfo:
 class _LocalReader(PinnedReader):
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__(info)
-        with _translated(info.uri):
-            self._file = Path(info.uri).open("rb", buffering=0)  # noqa: SIM115 (closed by `close`)
+        try:
+            with _translated(info.uri):
+                self._file = Path(info.uri).open("rb", buffering=0)  # noqa: SIM115 (closed by `close`)
+        except NotFound:
+            raise InputChanged(f"{info.uri} is gone after the job was planned; submit a new job for it") from None
 
     def _read_at(self, offset: int, length: int) -> bytes:
         with _translated(self.info.uri):

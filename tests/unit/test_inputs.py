@@ -115,6 +115,13 @@ def test_uris_are_written_one_way(uri: str, expected: str) -> None:
     assert normalized(uri, "x") == expected
 
 
+@pytest.mark.parametrize("uri", ["s3://b/raw/../other/x", "s3://b/..", "s3://b/./x"])
+def test_a_way_out_of_a_prefix_is_refused(uri: str) -> None:
+    with pytest.raises(SpecError, match=r"'\.' or '\.\.' in its path"):
+        normalized(uri, "input.uri")
+    assert normalized("s3://b/a..b/...", "x") == "s3://b/a..b/..."
+
+
 @pytest.mark.parametrize("uri", ["http://x/y", "gs://x/y", "s3:///key", "s3://"])
 def test_foreign_uris_are_refused(uri: str) -> None:
     with pytest.raises(SpecError, match="s3://"):
