@@ -9,7 +9,7 @@ from importlib import import_module
 PARTS = {
     "speed": "the runner against a bare loop and against Transformers' pipeline",
     "memory": "a worker's memory on a 5 GB file of one row group (3 GB of disk)",
-    "storage": "ranged reads of S3 by boto3 and by pyarrow, on SeaweedFS (not run by default)",
+    "storage": "reads and listings of S3 against boto3 and pyarrow, on SeaweedFS (not run by default)",
 }
 DEFAULT = ["speed", "memory"]
 

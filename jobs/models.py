@@ -23,6 +23,8 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
 #: One of these is there wherever there is a tokenizer.
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", ".model", ".tiktoken")
+#: One of these is there wherever pictures or sound are made into what the model takes.
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -155,4 +157,8 @@ def _check(found: _Found, task: Task, model: str) -> None:
     if task.group in (Group.TEXT, Group.GENERATION) and not any(name.endswith(_TOKENIZERS) for name in found.files):
         raise SpecError.of(
             "model", f"{model!r} has no tokenizer: put its files beside the weights with tokenizer.save_pretrained"
+        )
+    if task.media is not None and not any(name in _PROCESSORS for name in found.files):
+        raise SpecError.of(
+            "model", f"{model!r} has no processor: put its files beside the weights with processor.save_pretrained"
         )

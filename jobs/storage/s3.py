@@ -1,4 +1,4 @@
-"""S3 as a store, through boto3 alone: listing, reads pinned by `If-Match`, creation by `If-None-Match`.
+"""S3 as a store, through boto3: listing, reads pinned by `If-Match`, creation by `If-None-Match`.
 
 docs/decisions/0002 says why reads don't go through pyarrow's S3 filesystem.
 """
@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
 from jobs.storage.base import ObjectInfo, PinnedReader
+from jobs.storage.signed import Page, SignedGets
 from schemas.errors import (
     AccessDenied,
     AlreadyExists,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Larger bodies go up in pieces of this size. S3 wants at least 5 MiB a piece and takes 10,000 of them.
 PIECE = 32 << 20
+#: Connections that are kept, so many of boto3's and so many of those that read.
+CONNECTIONS = 64
 #: S3's user metadata that tells one creator's object from another's.
 OWNER = "nightshift-owner"
 
@@ -81,11 +85,15 @@ def _split(uri: str) -> tuple[str, str]:
 class _S3Reader(PinnedReader):
     """Each read is a ranged GET that names the etag; pyarrow asks for megabytes at a time, so nothing is buffered."""
 
-    def __init__(self, client: "S3Client", info: ObjectInfo) -> None:
+    def __init__(self, client: "S3Client", signed: SignedGets, info: ObjectInfo) -> None:
         super().__init__(info)
         self._client = client
+        self._signed = signed
 
     def _read_at(self, offset: int, length: int) -> bytes:
+        data = self._signed.read(*_split(self.info.uri), self.info.etag, offset, length)
+        if data is not None:
+            return data
         for last_try in (False, False, True):
             try:
                 return self._get(offset, length)
@@ -120,19 +128,22 @@ class S3Store:
         from botocore.config import Config
 
         config = Config(
+            signature_version="s3v4",
             retries={"mode": "standard", "max_attempts": 5},
             connect_timeout=10,
             read_timeout=60,
             tcp_keepalive=True,
-            max_pool_connections=64,
+            max_pool_connections=CONNECTIONS,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
         try:
             with _making_client:
-                self._client: S3Client = boto3.Session().client("s3", config=config)
+                session = get_session()
+                self._client: S3Client = boto3.Session(botocore_session=session).client("s3", config=config)
         except (BotoCoreError, ValueError) as error:  # what AWS_PROFILE, AWS_ENDPOINT_URL_S3 and their kin name
             raise SpecError.of("AWS settings", str(error)) from None
+        self._signed = SignedGets(self._client, session.get_config_variable("ca_bundle"), CONNECTIONS)
 
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = _split(uri)
@@ -144,17 +155,25 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         bucket, key = _split(prefix)
-        pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key))
+        token: str | None = None
         while True:
-            with _translated(prefix):
-                page: Any = next(pages, None)
-            if page is None:
+            page = self._signed.page(bucket, key, token) or self._page(bucket, key, token)
+            for name, size, etag in page.objects:
+                yield ObjectInfo(f"s3://{bucket}/{name}", size, etag)
+            token = page.token
+            if token is None:
                 return
-            for item in page.get("Contents", ()):
-                yield ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"])
+
+    def _page(self, bucket: str, prefix: str, token: str | None) -> Page:
+        """A page of a listing through boto3."""
+        more: Any = {"ContinuationToken": token} if token else {}
+        with _translated(f"s3://{bucket}/{prefix}"):
+            page = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more)
+        objects = [(item["Key"], item["Size"], item["ETag"]) for item in page.get("Contents", ())]
+        return Page(objects, page.get("NextContinuationToken") if page["IsTruncated"] else None)
 
     def open(self, info: ObjectInfo) -> PinnedReader:
-        return _S3Reader(self._client, info)
+        return _S3Reader(self._client, self._signed, info)
 
     def read(self, uri: str) -> bytes:
         bucket, key = _split(uri)
