@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLD := .venv-transformers4
 STAMP := $(VENV)/.installed
 # What tests share, and the benchmarks, are typed as strictly as the product.
-TYPED := $(wildcard tests/*.py benchmarks/*.py) tests/acceptance/cli.py tests/integration/harness.py tests/tasks/conformance.py
+TYPED := $(wildcard tests/*.py benchmarks/*.py benchmarks/parity/*.py) tests/acceptance/cli.py tests/integration/harness.py tests/tasks/conformance.py
 
-.PHONY: install demo test check format docs bench clean
+.PHONY: install demo test check format docs bench parity clean
 
 install: $(STAMP)
 
@@ -37,5 +38,13 @@ docs: install
 bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
 
+parity: install $(OLD)/.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.parity $(OLD)/bin/python
+
+$(OLD)/.installed: benchmarks/parity/requirements.txt
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(OLD) demo-output build dist *.egg-info

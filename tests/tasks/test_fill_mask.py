@@ -7,28 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, pipeline
 from transformers.pipelines.base import PipelineException
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.fill_mask import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.fill_mask import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_tokens import make_masked_lm
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, close, loaded_handler, problems, run_case
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
 from workers.handler import Handler
-from workers.tasks.fill_mask import FillMask
 
 SCHEMA = "1:c23b57027634"
 ARCHITECTURES = ["bert", "distilbert", "roberta"]
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 
 
 @cache
@@ -99,14 +94,12 @@ def answers(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any] | st
     return found
 
 
-def handler_of(model: Path, **params: Any) -> FillMask:
-    device = pick_device()
-    loaded = FillMask.load(model, device, pick_dtype("auto", None, device))
-    return FillMask(loaded, Params(**params), parse_spec(SPEC))
+def handler_of(model: Path, **params: Any) -> Handler[Any]:
+    return loaded_handler(TASK, model, params)
 
 
 @pytest.fixture(scope="module")
-def handler(model: Path) -> FillMask:
+def handler(model: Path) -> Handler[Any]:
     return handler_of(model, top_k=3)
 
 
@@ -121,7 +114,7 @@ def test_a_text_without_a_mask_is_an_error_row(bert: Path, settings: Settings, t
     assert (cut["prediction"], cut["error"]["code"]) == (None, "mask_truncated")
 
 
-def test_both_masks_in_one_text(handler: FillMask, model: Path) -> None:
+def test_both_masks_in_one_text(handler: Handler[Any], model: Path) -> None:
     """Each is filled by itself, and the other one stays in the sequence as the model's own mask."""
     (answer,) = answers(handler, ["the <mask> was [MASK]"])
     assert isinstance(answer, dict)
@@ -130,7 +123,7 @@ def test_both_masks_in_one_text(handler: FillMask, model: Path) -> None:
     assert all(handler.loaded.processor.mask_token in one["sequence"] for mask in answer["masks"] for one in mask)
 
 
-def test_masks_beyond_the_limit_are_left_out(handler: FillMask, model: Path) -> None:
+def test_masks_beyond_the_limit_are_left_out(handler: Handler[Any], model: Path) -> None:
     (answer,) = answers(handler, [text := "the <mask> " + "good " * 100 + "<mask>"])
     assert isinstance(answer, dict)
     assert (len(answer["masks"]), answer["truncated"]) == (1, True)
@@ -175,7 +168,7 @@ def test_top_k_beyond_the_vocabulary_is_all_of_it(bert: Path) -> None:
     assert sum(one["score"] for one in mask) == pytest.approx(1)
 
 
-def test_only_the_masks_leave_the_device(handler: FillMask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_masks_leave_the_device(handler: Handler[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not the model calls its widest layer in a way that lets it be spared the rest."""
     pieces = [one for (one,) in handler.prepare([{"text": "a [MASK] film"}, {"text": "<mask> and <mask>, very long"}])]
     with torch.inference_mode():
@@ -198,7 +191,7 @@ def test_a_tokenizer_that_pads_on_the_left_changes_nothing(tmp_path: Path) -> No
     assert close(answers(handler_of(folder), texts), expected)
 
 
-def test_no_number_is_no_answer(handler: FillMask) -> None:
+def test_no_number_is_no_answer(handler: Handler[Any]) -> None:
     (pieces,) = handler.prepare([{"text": "a [MASK] film"}])
     with pytest.raises(RecordError) as caught:
         handler.finish(pieces, [np.full((2, 1, 3), np.nan, np.float32)])
@@ -218,17 +211,15 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
     "params", [{"top_k": 0}, {"top_k": "5"}, {"targets": []}, {"targets": "good"}, {"targets": [1]}, {"target": ["a"]}]
 )
 def test_bad_parameters_are_refused_by_name(params: dict[str, Any]) -> None:
-    with pytest.raises(SpecError) as caught:
-        parse_spec(SPEC | {"params": params})
-    assert [problem.field.startswith(f"params.{next(iter(params))}") for problem in caught.value.problems] == [True]
+    assert [name.startswith(f"params.{next(iter(params))}") for name in problems(TASK, params)] == [True]
 
 
 part = st.text(st.characters(codec="utf-8"), max_size=MAX_LENGTH * 3 // 2)
 
 
 @given(st.lists(st.tuples(part, st.sampled_from(["", "[MASK]", "<mask>"]), part), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_unicode_at_any_length(model: Path, handler: FillMask, parts: list[tuple[str, str, str]]) -> None:
+@a_few
+def test_any_unicode_at_any_length(model: Path, handler: Handler[Any], parts: list[tuple[str, str, str]]) -> None:
     texts = ["".join(one) for one in parts]
     for text, answer in zip(texts, answers(handler, texts), strict=True):
         assert close(answer, reference(model, text, 3)), text

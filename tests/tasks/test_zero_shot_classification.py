@@ -7,27 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import pipeline
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.zero_shot_classification import TASK, Params
+from schemas.errors import Permanent
+from schemas.tasks.zero_shot_classification import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_embeddings import make_nli
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, loaded_handler, predictions, problems, run_case
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
 from workers.handler import Handler
-from workers.tasks.zero_shot_classification import ZeroShotClassification
 
 SCHEMA = "1:b30299903cfe"
 LABELS = ["good film", "bad battery", "night shift", "the long model of a table row"]
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 
 
 @cache
@@ -67,6 +62,15 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         and (one["label"], one["score"]) == (one["top"][0]["label"], one["top"][0]["score"])
         and one["truncated"] == other["truncated"]
     )
+
+
+def handler_of(model: Path, labels: list[str] = LABELS, **params: Any) -> Handler[Any]:
+    return loaded_handler(TASK, model, {"labels": labels} | params)
+
+
+def answers(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
+    """Predictions of texts in one batch."""
+    return predictions(handler, [{"text": text} for text in texts])
 
 
 @pytest.fixture(scope="module", params=["bert", "bart"])
@@ -109,11 +113,11 @@ def test_the_configuration_names_entailment(
     names: dict[int, str], multi_label: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = make_nli(tmp_path, "bert", names)
-    handler = loaded_handler(model, multi_label=multi_label)
+    handler = handler_of(model, multi_label=multi_label)
     warned = [record.levelno for record in caplog.records if record.message == "no_entailment_label"]
     assert warned == ([logging.WARNING] if names[0] == "no" else [])
     for text in sentences(5):
-        assert same(predictions(handler, [text])[0], reference(model, text, multi_label=multi_label))
+        assert same(answers(handler, [text])[0], reference(model, text, multi_label=multi_label))
 
 
 @pytest.mark.parametrize(
@@ -134,19 +138,17 @@ def test_the_configuration_names_entailment(
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[field]
+    assert says in problems(TASK, params)[field]
 
 
 def test_a_hypothesis_without_room_for_text_is_refused(model: Path) -> None:
     with pytest.raises(Permanent, match=f"params.labels: the hypothesis for 'film film .* may have {MAX_LENGTH}"):
-        loaded_handler(model, labels=["good", "film " * MAX_LENGTH])
+        handler_of(model, labels=["good", "film " * MAX_LENGTH])
 
 
 def test_a_text_is_cut_for_the_longest_hypothesis_only(model: Path) -> None:
     """Of texts that grow by a word there is one that only the longer hypothesis leaves no room for."""
-    handler = loaded_handler(model, labels=["a", "a long model"])
+    handler = handler_of(model, labels=["a", "a long model"])
     blocks = handler.prepare([{"text": "good " * count} for count in range(1, MAX_LENGTH + 1)])
     cuts = [(short.notes, long.notes) for short, long in blocks]
     assert sorted(set(cuts)) == [(False, False), (False, True), (True, True)]
@@ -159,33 +161,17 @@ def test_a_text_is_cut_for_the_longest_hypothesis_only(model: Path) -> None:
 def test_end_tokens_in_a_text_leave_its_neighbours_alone(tmp_path: Path) -> None:
     model = make_nli(tmp_path, "bart")
     texts = ["good film", "</s> bad film", "night </s> shift </s>", "dull"]
-    for text, found in zip(texts, predictions(loaded_handler(model), texts), strict=True):
+    for text, found in zip(texts, answers(handler_of(model), texts), strict=True):
         assert same(found, reference(model, text))
-
-
-def loaded_handler(model: Path, labels: list[str] = LABELS, **params: Any) -> Handler[Any]:
-    device = pick_device()
-    loaded = ZeroShotClassification.load(model, device, pick_dtype("auto", None, device))
-    spec = parse_spec(SPEC | {"params": {"labels": labels}})
-    return ZeroShotClassification(loaded, Params(labels=labels, **params), spec)
-
-
-def predictions(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
-    """Predictions of a block of texts in one batch."""
-    blocks = handler.prepare([{"text": text} for text in texts])
-    flat = [piece for pieces in blocks for piece in pieces]
-    outputs = [output.detach().numpy() for output in handler.infer(flat)]
-    spans = [slice(i * len(blocks[0]), (i + 1) * len(blocks[0])) for i in range(len(blocks))]
-    return [handler.finish(flat[span], outputs[span]) for span in spans]
 
 
 @pytest.fixture(scope="module")
 def handler(model: Path) -> Handler[Any]:
-    return loaded_handler(model)
+    return handler_of(model)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(any_text, min_size=1, max_size=8))
+@a_few
 def test_any_unicode_at_any_length(model: Path, handler: Handler[Any], texts: list[str]) -> None:
-    for text, found in zip(texts, predictions(handler, texts), strict=True):
+    for text, found in zip(texts, answers(handler, texts), strict=True):
         assert same(found, reference(model, text))
