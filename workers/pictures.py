@@ -1,0 +1,143 @@
+"""Pictures: encoded bytes to RGB pixels, whatever the format and mode, with a limit before anything is decoded.
+
+The result is that of `transformers.image_utils.load_image`, which turns by the EXIF orientation and then drops alpha
+(`convert("RGB")`), but for three things:
+
+- 16-bit grey is scaled to 8 bits (v >> 8, as Pillow itself reads 16-bit colour) where Pillow would clip it to white.
+  Of 32-bit integers and floats nothing says what white is, so these are clipped to 0..255 as Pillow does it.
+- A broken EXIF block is no rotation instead of no picture.
+- Only the formats of `FORMATS` are read, so that a record can't reach a decoder that nobody expects.
+
+Pillow is imported on first use: it comes with the extra `vision`, which workers of other tasks don't need.
+"""
+
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import Permanent, RecordError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+#: Where Pillow begins to warn of decompression bombs: 256 MiB of pixels of 3 bytes. Pillow's own end is twice that.
+MAX_PIXELS = 89_478_485
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_ORIENTATION = 274
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded picture. `max_pixels` is its limit, above 178,956,970 without effect since Pillow refuses more."""
+
+    data: bytes = field(repr=False)
+    max_pixels: int = MAX_PIXELS
+
+    def rgb(self) -> "Image.Image":
+        """The pixels of the first frame in mode RGB, turned as its EXIF says.
+
+        While it decodes, it takes about 8 bytes a pixel; the result takes 4. Safe in threads: sets nothing global.
+        Raises RecordError: `no_image` for no bytes, `image_too_large` over the limit, `unreadable_image` for what is
+        truncated, broken or of another format. Raises Permanent (`missing_extra`) where Pillow isn't installed.
+        """
+        require_pillow()
+        from PIL import Image, UnidentifiedImageError
+
+        if not self.data:
+            raise RecordError("no_image", "the picture has no bytes")
+        try:
+            with Image.open(BytesIO(self.data), formats=FORMATS) as opened:
+                self._check(opened)
+                return _upright(opened)
+        except RecordError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise self._too_large("the picture") from error
+        except MemoryError as error:
+            raise RecordError("image_too_large", "decoding the picture takes more memory than there is") from error
+        except UnidentifiedImageError as error:
+            raise RecordError(
+                "unreadable_image",
+                "not a readable JPEG, PNG, WebP, GIF, BMP or TIFF picture; "
+                f"it has {len(self.data)} bytes and begins with {self.data[:12]!r}",
+            ) from error
+        except Exception as error:  # Pillow's decoders raise nearly any class for broken bytes
+            raise RecordError(
+                "unreadable_image", f"the picture is broken: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
+
+    def _check(self, opened: "Image.Image") -> None:
+        """Refuse by the header alone. A TIFF decoder holds a whole tile, and that may be larger than its picture."""
+        width, height = opened.size
+        if width * height > self.max_pixels:
+            raise self._too_large(f"the picture of {width} x {height} pixels")
+        if width * height == 0:
+            raise RecordError("unreadable_image", f"the picture is of {width} x {height} pixels")
+        tags: Any = getattr(opened, "tag_v2", {})
+        if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > self.max_pixels:
+            raise self._too_large(f"a tile of {tags[_TILE_WIDTH]} x {tags[_TILE_LENGTH]} pixels")
+
+    def _too_large(self, what: str) -> RecordError:
+        return RecordError("image_too_large", f"{what} is over the limit of {self.max_pixels} pixels")
+
+
+def require_pillow() -> None:
+    """Raises Permanent (`missing_extra`) where Pillow isn't installed."""
+    try:
+        # Each registers its format with Pillow; left to Image.open, all plugins there are would be imported.
+        from PIL import (  # noqa: F401
+            BmpImagePlugin,
+            GifImagePlugin,
+            JpegImagePlugin,
+            PngImagePlugin,
+            TiffImagePlugin,
+            WebPImagePlugin,
+        )
+    except ImportError as error:
+        raise Permanent(
+            f"tasks over images need Pillow ({error}); install it with: pip install 'nightshift[vision]'",
+            code="missing_extra",
+        ) from error
+
+
+def _upright(opened: "Image.Image") -> "Image.Image":
+    """Decoded, in RGB and turned. The order changes no pixel and spares a copy of what is decoded."""
+    from PIL import Image
+
+    opened.load()
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(_orientation(opened))
+    rgb = _eight_bits(opened).convert("RGB")
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(opened: "Image.Image") -> Any:
+    """EXIF's orientation, 1 where there is none that can be read.
+
+    https://www.media.mit.edu/pia/Research/deepview/exif.html
+    """
+    try:
+        return opened.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 (as for the picture itself; but it can be seen without)
+        return 1
+
+
+def _eight_bits(opened: "Image.Image") -> "Image.Image":
+    """16-bit grey as 8-bit grey; other modes as they are."""
+    from PIL import Image
+
+    if opened.mode.startswith("I;16"):
+        import numpy as np
+
+        return Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
+    # What is said to be transparent has its colour all the same; with the note, Pillow warns or computes in vain.
+    opened.info.pop("transparency", None)
+    return opened

@@ -1,0 +1,117 @@
+"""depth-estimation: a forward pass over a picture, then its depth at the picture's own size, encoded.
+
+The device's depth is small; each becomes large in `finish` alone, one record at a time, where it takes about 9 bytes a
+pixel of the original picture.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForDepthEstimation
+
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.depth_estimation import TASK, Params
+from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
+from workers.loading import load_model
+from workers.vision import cost, encode, in_equal_shapes, load_processor, probe
+
+#: What image processors make the final depth of; the second is DepthPro's scale.
+_FIELDS = ("predicted_depth", "field_of_view")
+#: Pixels that are scaled to 16 bits at once.
+_STRIP = 1 << 20
+
+
+class DepthEstimation(Handler[Params]):
+    task = TASK
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
+        processor = load_processor(folder)
+        if not hasattr(processor, "post_process_depth_estimation"):
+            raise Permanent(
+                f"the image processor, a {type(processor).__name__}, is not one of a model of depth", code="model"
+            )
+        loaded = Loaded(load_model(AutoModelForDepthEstimation, folder, device, dtype), processor, device, dtype)
+        probe(loaded)
+        return loaded
+
+    def prepare(self, records: Sequence[Record]) -> list[Iterable[Piece]]:
+        return [self._pieces(record) for record in records]
+
+    def _pieces(self, record: Record) -> Iterator[Piece]:
+        image = record["image"].rgb()
+        self._check_size(*image.size)
+        inputs = encode(self.loaded.processor, image)
+        yield Piece(inputs, cost(inputs), notes=image.size)
+
+    def _check_size(self, width: int, height: int) -> None:
+        """Refuse what a model without a size of its own would need too much memory for."""
+        own_size = getattr(self.loaded.processor, "size", None)
+        if own_size is None and width * height > self.params.max_pixels:
+            raise RecordError(
+                "image_too_large",
+                f"the model would see the picture at its full size, {width} x {height} pixels; params.max_pixels is "
+                f"{self.params.max_pixels}: make pictures smaller, or allow more",
+            )
+
+    def infer(self, pieces: Sequence[Piece]) -> list[Output]:
+        """The model's depth for each piece, at the model's resolution, by the name that its processor knows."""
+        return in_equal_shapes(self.loaded, pieces, self._forward)
+
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> list[Output]:
+        output = self.loaded.model(**inputs)
+        found = {name: output[name] for name in _FIELDS if output.get(name) is not None}
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+    def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
+        width, height = pieces[0].notes
+        depth = self._at_full_size(outputs[0], width, height)
+        low, high = float(depth.min()), float(depth.max())
+        if not np.isfinite([low, high]).all():
+            raise RecordError("not_finite", "the depth is not a number; float16 may be too narrow for this model")
+        encode_depth = as_png16 if self.params.encoding == "png16" else as_float32
+        return {
+            "depth": encode_depth(depth, low, high),
+            "encoding": self.params.encoding,
+            "min": low,
+            "max": high,
+            "mean": float(depth.mean(dtype=np.float64)),
+            "width": width,
+            "height": height,
+        }
+
+    def _at_full_size(self, output: dict[str, np.ndarray], width: int, height: int) -> np.ndarray:
+        """Float32 of shape (height, width), as the model's image processor makes it larger or smaller.
+
+        Some processors drop axes of length 1, with which a picture of one row would have none.
+        """
+        tensors = {name: torch.from_numpy(np.asarray(array))[None] for name, array in output.items()}
+        raw = SimpleNamespace(**(dict.fromkeys(_FIELDS) | tensors))
+        (done,) = self.loaded.processor.post_process_depth_estimation(raw, [(height, width)])
+        array: np.ndarray = done["predicted_depth"].numpy().reshape(height, width)
+        return array
+
+
+def as_png16(depth: np.ndarray, low: float, high: float) -> bytes:
+    """A grey PNG of 16 bits: 0 at `low`, 65535 at `high`, all 0 where these are equal."""
+    from PIL import Image
+
+    scale = 65535 / (high - low) if high > low else 0.0
+    levels = np.empty(depth.shape, np.uint16)
+    rows = max(1, _STRIP // depth.shape[1])
+    for top in range(0, len(depth), rows):
+        strip = depth[top : top + rows].astype(np.float64)
+        levels[top : top + rows] = np.rint((strip - low) * scale)
+    file = BytesIO()
+    Image.fromarray(levels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def as_float32(depth: np.ndarray, low: float, high: float) -> bytes:
+    """Little-endian, row by row from the top."""
+    return depth.astype("<f4", copy=False).tobytes()

@@ -1,0 +1,48 @@
+"""image-classification: a forward pass over a picture, then the best labels."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageClassification
+
+from schemas.job import JobSpec
+from schemas.tasks.image_classification import TASK, Params
+from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
+from workers.labels import best_labels, score_function, scores
+from workers.loading import load_model
+from workers.vision import cost, encode, in_equal_shapes, load_processor, probe
+
+
+class ImageClassification(Handler[Params]):
+    task = TASK
+
+    def __init__(self, loaded: Loaded, params: Params, spec: JobSpec) -> None:
+        super().__init__(loaded, params, spec)
+        self._function = score_function(loaded.model.config, params.function_to_apply)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
+        processor = load_processor(folder)
+        loaded = Loaded(load_model(AutoModelForImageClassification, folder, device, dtype), processor, device, dtype)
+        probe(loaded)
+        return loaded
+
+    def prepare(self, records: Sequence[Record]) -> list[Iterable[Piece]]:
+        return [self._pieces(record) for record in records]
+
+    def _pieces(self, record: Record) -> Iterator[Piece]:
+        image = record["image"].rgb()
+        inputs = encode(self.loaded.processor, image)
+        yield Piece(inputs, cost(inputs), notes=image.size)
+
+    def infer(self, pieces: Sequence[Piece]) -> list[Output]:
+        """Logits of shape (labels,) for each piece."""
+        return in_equal_shapes(self.loaded, pieces, lambda inputs: list(self.loaded.model(**inputs).logits))
+
+    def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
+        width, height = pieces[0].notes
+        names = self.loaded.model.config.id2label
+        best = best_labels(scores(outputs[0], self._function), names, self.params.top_k)
+        return best | {"width": width, "height": height}
