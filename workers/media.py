@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.base import normalized
+from jobs.storage.base import named_in_row
 from schemas.errors import AccessDenied, InputChanged, NotFound, RecordError, SpecError, Transient
 from schemas.job import JobSpec
 from schemas.plan import NO_COLUMNS, Shard
@@ -121,11 +121,8 @@ class MediaReader:
         raise AssertionError("unreachable")
 
     def _allowed(self, uri: str, table: str) -> str:
-        """A URI of a table's row in full; one without scheme or root is relative to the table's folder."""
-        if "://" not in uri and not uri.startswith("/"):
-            uri = table.rpartition("/")[0] + "/" + uri
         try:
-            full = normalized(uri, "uri")
+            full = named_in_row(uri, table)
             self._settings.check_allowed(full, self._settings.allowed_inputs, "uri")
         except SpecError as error:
             raise RecordError("uri_not_allowed", error.problems[0].message) from None

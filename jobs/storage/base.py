@@ -106,3 +106,12 @@ def normalized(uri: str, field: str) -> str:
     except (RuntimeError, OSError) as error:  # a loop of links, an unknown user's home
         raise SpecError.of(field, f"{uri!r} is no path: {error}") from None
     return absolute + "/" if path.endswith("/") and not absolute.endswith("/") else absolute
+
+
+def named_in_row(uri: str, table: str) -> str:
+    """A URI that a table's row has, in full; one without scheme or root is relative to the table's folder.
+
+    Raises SpecError as `normalized` does.
+    """
+    relative = "://" not in uri and not uri.startswith("/")
+    return normalized(table.rpartition("/")[0] + "/" + uri if relative else uri, "uri")
