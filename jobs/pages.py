@@ -184,6 +184,8 @@ def example_section(example: Example) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):  # a picture or a sound
+        return _escaped(f"{value.get('path') or 'bytes'}, {len(value['bytes']) / 1000:.1f} kB")
     return _escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 

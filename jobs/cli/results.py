@@ -4,12 +4,15 @@ import json
 import math
 import signal
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
 
 from jobs.cli.lifecycle import quiet_settings
 from jobs.cli.lookup import find_job
+from jobs.originals import Originals
+from jobs.render import render
 from jobs.results import result_batches, to_rows
 from jobs.storage import Storage
 from schemas.output import OWN_COLUMNS
@@ -23,7 +26,14 @@ from schemas.output import OWN_COLUMNS
 @click.option("--errors", is_flag=True, help="Only rows with an error.")
 @click.option("--partial", is_flag=True, help="Of a job that has not ended: the rows that are there.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a row.")
-def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool) -> None:
+@click.option(
+    "--render",
+    "drawn",
+    type=(click.IntRange(min=1), click.Path(file_okay=False, path_type=Path)),
+    metavar="N DIR",
+    help="Of a task over pictures or sound: draw the first N rows into DIR, to look at.",
+)
+def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool, drawn: tuple[int, Path] | None) -> None:
     """Print a job's rows, by its id or output location, in input order.
 
     The location itself is a folder of Parquet files for pyarrow, DuckDB, Spark and Polars.
@@ -31,6 +41,7 @@ def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool) ->
     \b
     nightshift results s3://annotated/reviews/ -n 3
     nightshift results 20261120-031500-k3v9x2 --errors --json
+    nightshift results s3://annotated/photos/ --render 20 look/
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
     settings = quiet_settings()
@@ -38,6 +49,13 @@ def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool) ->
     found = find_job(job, storage, settings)
     batches = result_batches(found, storage, partial=partial, errors_only=errors)
     rows = (row for batch in batches for row in to_rows(batch))
+    if drawn is not None:
+        count, folder = drawn
+        for file in render(
+            found.spec.task_schema, islice(rows, count), Originals(found.spec, storage, settings), folder
+        ):
+            click.echo(file)
+        return
     for row in islice(rows, limit or None):
         click.echo(json.dumps(_finite(row), default=_plain, ensure_ascii=False) if as_json else shown(row))
 
