@@ -10,6 +10,9 @@ PARTS = {
     "speed": "the runner against a bare loop and against Transformers' pipeline",
     "memory": "a worker's memory on a 5 GB file of one row group (3 GB of disk)",
     "storage": "reads and listings of S3 against boto3 and pyarrow, on SeaweedFS (not run by default)",
+    "objects": "a job over 100,000 small pictures in SeaweedFS, and its memory (not run by default)",
+    "speech": "speech recognition against Transformers' pipeline at batch 16 (not run by default)",
+    "generation": "text generation one by one, in batches and by Transformers (not run by default; needs a model)",
 }
 DEFAULT = ["speed", "memory"]
 
@@ -18,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure Nightshift on this machine, best while it does nothing else.",
-        epilog="\n".join(f"{name:<9}{what}" for name, what in PARTS.items()),
+        epilog="\n".join(f"{name:<12}{what}" for name, what in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; {' and '.join(DEFAULT)}")

@@ -1,9 +1,16 @@
-"""What tasks of sequence to sequence declare alike: the parameters that a job may choose, and what is generated."""
+"""What tasks that generate declare alike; of sequence to sequence also the parameters that a job may choose."""
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.task import TaskParams, field
+
+
+def not_both_limits(value: int | None, info: ValidationInfo) -> int | None:
+    """For a validator of `max_length`, which must not be given beside `max_new_tokens`."""
+    if value is not None and info.data.get("max_new_tokens") is not None:
+        raise ValueError("give max_new_tokens or max_length, not both")
+    return value
 
 
 class SequenceParams(TaskParams):
@@ -31,14 +38,13 @@ class SequenceParams(TaskParams):
         None, ge=1, description="Beams of the search, 1 for greedy; by default the model's, else 4."
     )
 
-    @field_validator("max_length")
-    @classmethod
-    def _one_limit(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("max_new_tokens") is not None:
-            raise ValueError("give max_new_tokens or max_length, not both")
-        return value
+    _limits = field_validator("max_length")(not_both_limits)
 
 
+FINISH_REASON = field(
+    "finish_reason", pa.string(), "Why it ends: `stop` at an end token, `length` where it was cut short."
+)
+TRUNCATED = field("truncated", pa.bool_(), "Whether the input was longer than the model can read, and was cut.")
 GENERATED = (
     field("text", pa.string(), "The generated text, without special tokens."),
     field(
@@ -48,5 +54,5 @@ GENERATED = (
         "decoder starts from and without padding.",
     ),
     field("finish_reason", pa.string(), "Why it ends: `stop` at an end token, `length` where it was cut short."),
-    field("truncated", pa.bool_(), "Whether the input was longer than the model can read, and was cut."),
+    TRUNCATED,
 )

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, LogitsProcessorList
 
 from schemas.errors import Permanent, RecordError
 from schemas.job import JobSpec
 from schemas.sequences import SequenceParams
+from workers.generation import Broken, end_tokens, generated, until_end
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.loading import load_model, load_tokenizer
 from workers.text import encode, max_tokens, padded
@@ -37,8 +38,7 @@ class SequenceToSequence(Handler[P]):
         self._prefix = (getattr(loaded.model.config, "prefix", None) or "") if prefix is None else prefix
         self._limit = max_tokens(loaded, None)
         self._generation = generation_config(loaded, params, defaults, fixed)
-        ends = self._generation.eos_token_id
-        self._ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        self._ends = end_tokens(self._generation)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
@@ -80,16 +80,14 @@ class SequenceToSequence(Handler[P]):
         inputs = padded(self.loaded, pieces)
         # Without one, `generate` would take a padding token that is written in a text for padding.
         inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
-        sequences = self.loaded.model.generate(**inputs, generation_config=self._generation)
-        return [self._cut(row) for row in sequences[:, 1:].cpu()]
-
-    def _cut(self, row: torch.Tensor) -> torch.Tensor:
-        """The row without what follows its first end token, which is padding."""
-        found = torch.isin(row, torch.tensor(self._ends, dtype=row.dtype)).nonzero()
-        return row[: int(found[0]) + 1] if len(found) else row
+        broken = Broken(len(pieces), self._generation.num_beams, self.loaded.device)
+        sequences = self.loaded.model.generate(
+            **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([broken])
+        )
+        return [until_end(row, self._ends) for row in broken.marked(sequences[:, 1:])]
 
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
-        tokens = [int(token) for token in outputs[0]]
+        tokens = generated(outputs[0])
         text = self.loaded.processor.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return {
             "text": text,
