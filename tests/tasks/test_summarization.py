@@ -142,6 +142,16 @@ def test_the_prefix_is_the_entry_s_or_the_configuration_s(tmp_path: Path, t5: Pa
         assert piece.inputs["input_ids"] == handler.loaded.processor(prefix + "good film")["input_ids"]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_scores_that_are_no_numbers_are_an_error(beams: int, bart: Path) -> None:
+    handler = loaded_handler(bart, max_new_tokens=5, num_beams=beams)
+    with torch.no_grad():
+        handler.loaded.model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(RecordError) as error:
+        predictions(handler, ["a good film"])
+    assert error.value.code == "not_finite"
+
+
 def test_a_text_without_a_token_is_an_error(bart: Path) -> None:
     handler = loaded_handler(bart)
     handler.loaded.processor.backend_tokenizer.post_processor = None  # such as adds no special tokens

@@ -1,0 +1,95 @@
+"""Bad pictures and sounds, each beside good neighbours: an error row of its own, the neighbours' answers unchanged."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.settings import Settings
+from schemas.job import parse_spec
+from schemas.manifest import JobStatus
+from tests import media, pictures
+from tests.checkpoints_audio import make_sound_classifier
+from tests.checkpoints_vision import make_image_classifier
+from tests.integration.harness import House, read_output
+
+
+def run(task: str, model: Path, source: Path, output: Path, settings: Settings, gone: str = "") -> dict[str, Any]:
+    """Each file's row, by its name. The file `gone` is deleted once the job is planned."""
+    spec = {"task": task, "model": str(model), "input": {"uri": f"{source}/"}, "output": {"uri": str(output)}}
+    house = House(settings)
+    job = house.submit(parse_spec(spec))
+    shards = house.plan(job)
+    if gone:
+        (source / gone).unlink()
+    for shard in range(shards):
+        house.attempt(job, shard, shards, id=f"a{shard}")
+    assert house.finish(job).status is JobStatus.SUCCEEDED
+    return {Path(row["source_uri"]).name: row for row in read_output(str(output))}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_bad_pictures(settings: Settings, tmp_path: Path) -> None:
+    good = {
+        f"{n}-good.{format.lower()}": data for format in ("JPEG", "PNG") for n, data in enumerate(_pictures(format))
+    }
+    jpeg = pictures.encoded(pictures.picture(300, 200), "JPEG")
+    bad = {
+        "0-truncated.jpg": (jpeg[: len(jpeg) // 2], "unreadable_image"),
+        "1-bomb.png": (pictures.png_said_to_be(60_000, 60_000), "image_too_large"),
+        "2-bomb.gif": (pictures.gif_said_to_be(65_000, 65_000), "image_too_large"),
+        "3-text.png": (b"this is no picture", "unreadable_image"),
+        "4-empty.png": (b"", "no_image"),
+    }
+    model = make_image_classifier(tmp_path / "model")
+    expected = run("image-classification", model, write(tmp_path / "good", good), tmp_path / "out-good", settings)
+    mixed = write(tmp_path / "mixed", good | {name: data for name, (data, _) in bad.items()} | {"5-gone.png": jpeg})
+    rows = run("image-classification", model, mixed, tmp_path / "out", settings, gone="5-gone.png")
+    assert set(rows) == set(good) | set(bad) | {"5-gone.png"}
+    for name, row in rows.items():
+        if name in good:
+            assert (row["error"], row["prediction"]) == (None, expected[name]["prediction"]), name
+        else:
+            code = bad[name][1] if name in bad else "input_changed"
+            assert (row["prediction"], row["error"]["code"]) == (None, code), (name, row["error"])
+
+
+def _pictures(format: str) -> list[bytes]:
+    return [
+        pictures.encoded(pictures.picture(40 + n, 50, seed=n), {"jpg": "JPEG"}.get(format, "PNG")) for n in range(5)
+    ]
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_bad_sounds(norm: str, settings: Settings, tmp_path: Path) -> None:
+    clips = media.sounds(6)
+    good = {f"{n}-good.wav": media.encoded(clip, 16_000) for n, clip in enumerate(clips)}
+    good["6-silence.flac"] = media.encoded(np.zeros(8000, np.float32), 16_000, "flac")
+    whole = good["0-good.wav"]
+    bad = {
+        "0-zero-length.wav": (media.encoded(np.zeros(0, np.float32), 16_000), "no_audio"),
+        "1-one-sample.wav": (media.encoded(np.full(1, 0.1, np.float32), 16_000), "audio_too_short"),
+        "2-text.wav": (b"this is no sound", "unreadable_audio"),
+        "3-empty.wav": (b"", "no_audio"),
+        "4-header.wav": (whole[:20], "unreadable_audio"),
+    }
+    model = make_sound_classifier(tmp_path / "model", norm)
+    expected = run("audio-classification", model, write(tmp_path / "good", good), tmp_path / "out-good", settings)
+    mixed = write(tmp_path / "mixed", good | {name: data for name, (data, _) in bad.items()} | {"5-gone.wav": whole})
+    rows = run("audio-classification", model, mixed, tmp_path / "out", settings, gone="5-gone.wav")
+    assert set(rows) == set(good) | set(bad) | {"5-gone.wav"}
+    for name, row in rows.items():
+        if name in good:
+            assert row["error"] is None, (name, row["error"])
+            assert row["prediction"]["label"] == expected[name]["prediction"]["label"]
+            assert row["prediction"]["score"] == pytest.approx(expected[name]["prediction"]["score"], abs=1e-4)
+        else:
+            code = bad[name][1] if name in bad else "input_changed"
+            assert (row["prediction"], row["error"]["code"]) == (None, code), (name, row["error"])
