@@ -46,11 +46,12 @@ def spread(model: Any, head: Any, width: float, axis: int = -1) -> None:
 def make_detector(folder: Path, **processor: Any) -> Path:
     """A DETR on a ResNet of Transformers' own, which needs no timm. Its pictures keep their shape."""
     torch.manual_seed(23)
+    stages: Any = {"out_features": ["stage4"]}
     backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+        embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic", **stages
     )
+    own: Any = {"use_timm_backbone": False}
     config = DetrConfig(
-        use_timm_backbone=False,
         backbone_config=backbone,
         d_model=32,
         encoder_layers=1,
@@ -60,6 +61,7 @@ def make_detector(folder: Path, **processor: Any) -> Path:
         encoder_ffn_dim=64,
         decoder_ffn_dim=64,
         num_queries=12,
+        **own,
         **NAMES,
     )
     model: Any = DetrForObjectDetection(config)
@@ -80,13 +82,9 @@ def make_detector(folder: Path, **processor: Any) -> Path:
 def make_segmenter(folder: Path, **processor: Any) -> Path:
     """A Mask2Former on a Swin. Its pictures keep their shape, up to what 32 divides."""
     torch.manual_seed(31)
+    stages: Any = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     backbone = SwinConfig(
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 2, 2],
-        window_size=4,
-        drop_path_rate=0.0,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, drop_path_rate=0.0, **stages
     )
     config = Mask2FormerConfig(
         backbone_config=backbone,
