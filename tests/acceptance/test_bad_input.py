@@ -60,7 +60,7 @@ def test_a_json_spec_and_the_options_over_it(tmp_path: Path, classifier: Path, t
 def test_columns(classifier: Path, texts: Path, output: Path) -> None:
     at = [*options(classifier, texts, output)[:-2]]
     refused(nightshift("run", *at), "input.columns.text: the input has no column 'text'; it has 'id', 'review', 'raw'")
-    refused(nightshift("run", *at, "--column", "text=id"), "column 'id' is int64, not string")
+    refused(nightshift("run", *at, "--column", "text=id"), "column 'id' is int64, not text")
     refused(nightshift("run", *at, "--column", "txt=review"), "has no column 'txt'; it has text, text_pair")
     refused(nightshift("run", *at, "--column", "review"), "not of the form NAME=VALUE")
     assert not output.exists()
