@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
 """The broker: how Celery is set up on both sides, and the messages sent through it.
 
-Each setting follows from a fault that was seen; docs/decisions/0003 lists them. A message is a hint: losing one, or
-getting it twice, does no harm.
+Each setting follows from a fault that was seen; docs/decisions/0003 lists them. A message carries nothing that is known
+nowhere else: losing one, or getting it twice, does no harm.
 """
 
 from celery import Celery
@@ -17,6 +17,7 @@ from schemas.task import Task
 RUN_SHARD = "run_shard"
 PLAN_JOB = "plan_job"
 FINISH_JOB = "finish_job"
+NOTIFY_JOB = "notify_job"
 CONTROL_QUEUE = "nightshift.control"
 
 #: Seconds until Redis hands an unacknowledged message out again: far above any shard. Leases find lost work sooner.
@@ -83,21 +84,25 @@ class Broker:
         self._app = app
 
     def release(self, state: State, task: Task) -> int:
-        """Release the task's shards up to its window and send their messages; how many.
+        """Send as many messages as are missing for the task's waiting shards, up to its window; how many.
 
-        Only a window of shards is in the queues at once, so that a long job doesn't stand in front of a short one.
-        Called after each claim and commit, and by the sweep.
+        A message is a ticket, and names no shard: which one runs is chosen when it is taken (docs/decisions/0010).
+        Called after each shard taken or put back, and by the sweep.
         """
-        orders = state.release(task.id, state.window(task.group))
-        for order in orders:
-            self._send(RUN_SHARD, task_queue(task.id), order.model_dump())
-        return len(orders)
+        queue = task_queue(task.id)
+        missing = state.release(task.id, state.window(task.group), queue)
+        for _ in range(missing):
+            self._send(RUN_SHARD, queue, {"task": task.id})
+        return missing
 
     def plan_job(self, job: str, output: str) -> None:
         self._send(PLAN_JOB, CONTROL_QUEUE, {"job": job, "output": output})
 
     def finish_job(self, job: str, output: str) -> None:
         self._send(FINISH_JOB, CONTROL_QUEUE, {"job": job, "output": output})
+
+    def notify_job(self, job: str, output: str) -> None:
+        self._send(NOTIFY_JOB, CONTROL_QUEUE, {"job": job, "output": output})
 
     def _send(self, function: str, queue: str, message: dict[str, object]) -> None:
         try:

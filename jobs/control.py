@@ -2,26 +2,26 @@
 
 import logging
 import math
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from jobs.broker import Broker
+from jobs.catalog import mark_ended
 from jobs.files import read_job, read_manifest, write_manifest
 from jobs.finish import make_manifest
+from jobs.locks import alone
 from jobs.logs import bound, event
+from jobs.notifier import Notifier
 from jobs.plan import PlanSize, planned, read_plan_size, shard_limits, write_plan
 from jobs.recover import committed
+from jobs.retry import planned_retry
 from jobs.settings import Settings
-from jobs.state import State
+from jobs.state import State, notices
 from jobs.storage import Storage
 from schemas.errors import NightshiftError, NotFound, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import ErrorInfo, JobStatus
 
 _log = logging.getLogger(__name__)
-_LOCK_S = 60.0
 
 
 class Control:
@@ -33,14 +33,19 @@ class Control:
         self._broker = broker
         self._storage = storage
         self._name = name
+        self._notifier = Notifier(settings, state, storage)
 
     def plan_job(self, job: str, output: str) -> None:
         """Write the job's plan if it has none, take up the parts it has, and release its first shards."""
-        with bound(job=job), self._alone(f"plan:{job}") as alone:
-            if not alone or self._state.status(job) is not JobStatus.PLANNING:
+        with bound(job=job), alone(self._state, f"plan:{job}", self._name, self._settings.lease_s) as is_alone:
+            if not is_alone or self._state.status(job) is not JobStatus.PLANNING:
                 return
             started = time.monotonic()
             try:
+                ended = read_manifest(output, self._storage)
+                if ended is not None:  # while Redis was being rebuilt, say
+                    self._state.finish(job, ended.status)
+                    return
                 accepted = self._job(output)
                 size = self._plan(accepted)
                 done = committed(output, self._storage)
@@ -68,11 +73,24 @@ class Control:
             _log.exception("unexpected_error")
         message = error.message if isinstance(error, NightshiftError) else f"{type(error).__name__}: {error}"
         event(_log, "plan_failed", logging.ERROR, error=message)
-        if isinstance(error, Transient) and self._state.plan_tried(job) < self._settings.max_transient:
+        if isinstance(error, Transient) and self._may_pass(job):
             return
         code = error.code if isinstance(error, NightshiftError) else "internal"
         if self._state.fail(job, ErrorInfo(code=code, message=message)):
             self._broker.finish_job(job, output)
+
+    def _may_pass(self, job: str) -> bool:
+        """Whether a fault of planning is to be waited out.
+
+        The sweep asks for the plan again and again; faults count at twice the distance each time, up to five minutes,
+        so that a store that is away for a while costs a job no more in planning than it would in a shard.
+        """
+        counting, owner = f"plan_fault:{job}", f"{self._name}-{time.monotonic()}"
+        if not self._state.lock(counting, owner, 1):
+            return True
+        tries = self._state.plan_tried(job)
+        self._state.lock(counting, owner, min(300.0, 2.0**tries))
+        return tries < self._settings.max_transient
 
     def _job(self, output: str) -> AcceptedJob:
         accepted = read_job(output, self._storage)
@@ -85,42 +103,46 @@ class Control:
             return read_plan_size(job.output, self._storage)
         except NotFound:
             limits = shard_limits(job.spec, self._state.rate(job.spec.task, job.spec.model))
-            plan = planned(job.spec, None, self._storage, self._settings, limits)
+            plan = planned_retry(job.parent, self._storage, limits) if job.parent else None
+            plan = plan or planned(job.spec, None, self._storage, self._settings, limits)
             return write_plan(job.output, plan, self._storage, self._name)
 
     def finish_job(self, job: str, output: str) -> None:
         """Write the job's manifest if it has none, from what storage holds."""
-        with bound(job=job), self._alone(f"finish:{job}") as alone:
+        with bound(job=job), alone(self._state, f"finish:{job}", self._name, self._settings.lease_s) as is_alone:
             progress = self._state.progress(job)
-            if not alone or progress is None or not progress.finishable:
+            if not is_alone or progress is None or not progress.finishable:
                 return
             manifest = read_manifest(output, self._storage)
             if manifest is None:
                 made = make_manifest(self._job(output), progress, self._state.failed_shards(job), self._storage)
+                now = self._state.progress(job)
+                if now is None or not now.finishable:
+                    return  # Redis was lost while the parts were read, and the job may go on
                 manifest = write_manifest(made, output, self._storage, self._name)
+            notify = self._wants_notice(output)
+            if notify:  # before the end is noted: until then the sweep has all of this done again
+                notices.add(self._state, job, output)
             self._state.finish(job, manifest.status)
             event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
+            if notify:  # marked once its webhook is settled
+                self.notify_job(job, output)
+                return
+            try:
+                mark_ended(job, self._storage, self._settings.catalog_uri)
+            except NightshiftError as error:  # whoever looks at the job when Redis is rebuilt makes up for it
+                event(_log, "end_not_marked", logging.WARNING, error=error.message)
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[bool]:
-        """Hold a lock within, renewed by a thread; whether it could be had. It only saves work."""
-        if not self._state.lock(name, self._name, _LOCK_S):
-            yield False
-            return
-        over = threading.Event()
-
-        def renew() -> None:
-            while not over.wait(_LOCK_S / 4):
-                self._state.lock(name, self._name, _LOCK_S)
-
-        thread = threading.Thread(target=renew, name="lock", daemon=True)
-        thread.start()
+    def _wants_notice(self, output: str) -> bool:
         try:
-            yield True
-        finally:
-            over.set()
-            thread.join()
-            self._state.unlock(name, self._name)
+            job = read_job(output, self._storage)
+        except Permanent:  # a damaged file names no URL, and keeps no job from ending
+            return False
+        return job is not None and job.spec.notify is not None
+
+    def notify_job(self, job: str, output: str) -> None:
+        """Have the job's webhook sent, if it is not settled, and return at once."""
+        self._notifier.submit(job, output)
 
 
 def error_limit(spec: JobSpec, rows: int) -> int | None:

@@ -4,7 +4,7 @@ import os
 import socket
 from functools import cache
 
-from jobs.broker import FINISH_JOB, PLAN_JOB, Broker, make_app, serve
+from jobs.broker import FINISH_JOB, NOTIFY_JOB, PLAN_JOB, Broker, make_app, serve
 from jobs.control import Control
 from jobs.settings import Settings
 from jobs.state import State
@@ -29,3 +29,8 @@ def plan_job(job: str, output: str) -> None:
 @app.task(name=FINISH_JOB)  # type: ignore[untyped-decorator]
 def finish_job(job: str, output: str) -> None:
     _control().finish_job(job, output)
+
+
+@app.task(name=NOTIFY_JOB)  # type: ignore[untyped-decorator]
+def notify_job(job: str, output: str) -> None:
+    _control().notify_job(job, output)

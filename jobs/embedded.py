@@ -33,9 +33,9 @@ def embedded(
     """
     make_home(settings)
     with private_redis(log) as (url, server):
-        own = Settings.read(
-            **{name: getattr(settings, name) for name in settings.model_fields_set} | {"redis_url": url}
-        )
+        given = {name: getattr(settings, name) for name in settings.model_fields_set}
+        # The catalog's other jobs were run by commands of their own, and some may be still.
+        own = Settings.read(**given | {"redis_url": url, "rebuild": False})
         command = [sys.executable, "-m", "jobs.cli.main", "worker", "--groups", ",".join(groups)]
         if workers is not None:
             command += ["--processes", str(workers)]

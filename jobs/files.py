@@ -1,8 +1,6 @@
-"""The files of a job under its output location, and the catalog's pointer to it: written once, read back."""
+"""The files of a job under its output location: written once, read back."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -11,14 +9,6 @@ from schemas.errors import AlreadyExists, NotFound, Permanent, SpecError
 from schemas.job import AcceptedJob
 from schemas.layout import JOB, MANIFEST, child, shard_of
 from schemas.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """The catalog's entry: where the files of a job lie."""
-
-    id: str
-    output: str
 
 
 def read_job(output: str, storage: Storage) -> AcceptedJob | None:
@@ -75,15 +65,3 @@ def list_parts(output: str, storage: Storage) -> Iterator[tuple[int, ObjectInfo]
         shard = shard_of(info.uri.rsplit("/", 1)[-1])
         if shard is not None:
             yield shard, info
-
-
-def add_to_catalog(job: AcceptedJob, storage: Storage, catalog: str) -> None:
-    body = json.dumps({"id": job.id, "output": job.output}).encode()
-    storage.create(child(catalog, f"jobs/{job.id}.json"), body, owner=job.id)
-
-
-def find_in_catalog(id: str, storage: Storage, catalog: str) -> Pointer | None:
-    try:
-        return Pointer(**json.loads(storage.read(child(catalog, f"jobs/{id}.json"))))
-    except NotFound:
-        return None

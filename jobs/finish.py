@@ -58,13 +58,14 @@ def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorI
         lost=lost,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         versions={name: sorted(found) for name, found in versions.items()},
+        parent=job.parent,
     )
 
 
 def _final_status(progress: Progress, done: int) -> JobStatus:
     if progress.status is JobStatus.CANCELLING:
         return JobStatus.CANCELLED
-    complete = progress.status is JobStatus.RUNNING and done == progress.shards
+    complete = progress.status in (JobStatus.RUNNING, JobStatus.PAUSED) and done == progress.shards
     return JobStatus.SUCCEEDED if complete else JobStatus.FAILED
 
 

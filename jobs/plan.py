@@ -5,12 +5,10 @@ Small files are joined into a shard, large row groups are split; input order hol
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import TypeVar
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from jobs.footers import Footer, read_footer
 from jobs.inputs import MEDIA, PARQUET, FileKind, InputFiles
 from jobs.logs import event
+from jobs.parallel import ahead
 from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
 from schemas.errors import AlreadyExists, Permanent, SpecError, Unreadable
@@ -39,7 +38,6 @@ from schemas.plan import (
 )
 from schemas.task import is_text
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 #: Uncompressed input bytes a shard at most, where the spec names no other number.
@@ -167,7 +165,7 @@ def _planned_tables(
             event(_log, "input_file_broken", logging.WARNING, uri=info.uri, error=error.message)
             return BrokenFile(info)
 
-    footers = _ahead(footer, files)
+    footers = ahead(footer, files, FOOTER_READERS)
     before = list(_until_readable(footers))
     first = before[-1]
     if isinstance(first, BrokenFile):
@@ -201,17 +199,6 @@ def _until_readable(footers: Iterator[Footer | BrokenFile]) -> Iterator[Footer |
         yield footer
         if isinstance(footer, Footer):
             return
-
-
-def _ahead(function: Callable[[ObjectInfo], T], items: Iterable[ObjectInfo]) -> Iterator[T]:
-    """`map`, run by threads a bounded number of items ahead."""
-    source = iter(items)
-    with ThreadPoolExecutor(FOOTER_READERS, thread_name_prefix="footer") as pool:
-        waiting = [pool.submit(function, item) for item in islice(source, 2 * FOOTER_READERS)]
-        while waiting:
-            done = waiting.pop(0)
-            yield done.result()
-            waiting.extend(pool.submit(function, item) for item in islice(source, 1))
 
 
 def _fitting(footer: Footer | BrokenFile, schema: pa.Schema, first: str) -> Footer | BrokenFile:

@@ -1,5 +1,6 @@
 """Results: the rows of a job, from the parts that its manifest names."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,19 @@ def _to_values(column: pa.Array) -> list[Any]:
     except ValueError:
         values = column.cast(pa.string()).to_pylist()
     return values
+
+
+def to_json(value: Any) -> Any:
+    """A row's value as JSON has it: NaN and infinity as null, bytes in hexadecimal, times and the like as text."""
+    if isinstance(value, dict):
+        return {str(key): to_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 class NotFinished(NightshiftError):

@@ -7,6 +7,7 @@ names; the environment wins. S3 credentials, region and endpoint come from AWS's
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -35,11 +36,27 @@ class Settings(BaseSettings):
     allowed_models: list[str] = Field(["*"], description="Models by glob pattern, such as `distilbert/*`.")
     allow_files: bool = Field(True, description="Whether local paths are allowed at all.")
 
+    tokens_file: Path | None = Field(None, description="The API's tokens, as hashes; `tokens.json` under `home`.")
+    max_request_kb: int = Field(1024, ge=1, description="Largest body of a request to the API, in KiB.")
+    requests_per_s: float = Field(100, gt=0, description="Requests a second that the API answers to one tenant.")
+    notify_secret: SecretStr | None = Field(None, description="What webhooks are signed with; none sends none.")
+    notify_hosts: list[str] = Field(["*"], description="Hosts that get webhooks, by glob pattern.")
+    notify_networks: list[str] = Field([], description="Networks, not public, that may get webhooks: `10.0.0.0/8`.")
+    notify_tries: int = Field(8, ge=1, description="How often a webhook is sent at most.")
+    notify_backoff_s: float = Field(
+        10, gt=0, description="Seconds to a webhook's second try; each next is 3 times that."
+    )
+    notify_timeout_s: float = Field(10, gt=0, description="Seconds that the receiver of a webhook has to answer.")
+
     lease_s: float = Field(60, gt=0, description="Seconds after which a silent worker's shard is released.")
     renew_s: float = Field(1, gt=0, description="Seconds between renewals of a lease; they carry progress.")
     sweep_s: float = Field(5, gt=0, description="Seconds between two sweeps.")
     grace_s: float = Field(30, gt=0, description="Seconds a stopping worker has to put its shard back.")
-    max_lost: int = Field(3, ge=1, description="How often a shard may lose its worker before it is given up.")
+    max_lost: int = Field(4, ge=1, description="How often a shard may lose its worker over no record in particular.")
+    max_killers: int = Field(8, ge=1, description="Records of a shard that may end its worker, each an error row.")
+    record_timeout_s: float = Field(300, gt=0, description="Seconds of a step on one record; four times that on many.")
+    process_memory_gb: float | None = Field(None, gt=0, description="Resident size of a worker process at most.")
+    rebuild: bool = Field(True, description="Whether a worker that finds a new Redis enters the catalog's jobs.")
     max_transient: int = Field(12, ge=1, description="How often a shard is retried for a fault that should pass.")
     keep_state_s: int = Field(7 * 86400, ge=60, description="Seconds that Redis remembers an ended job.")
 
@@ -51,7 +68,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(89_478_485, ge=1, description="Pixels of a picture at most; Pillow warns above as many.")
     max_seconds: float = Field(4 * 3600, gt=0, description="Seconds of a sound at most.")
 
+    serves: list[str] = Field([], description="Set by a supervisor for its processes: the tasks they run.")
     stop_file: Path | None = Field(None, description="Set by a supervisor for its processes: appears when to stop.")
+    work_folder: Path | None = Field(None, description="Set by a supervisor for its processes: what they do.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -75,6 +94,18 @@ class Settings(BaseSettings):
         if home == Path():
             raise ValueError("names no folder")
         return home
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _is_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        return secret if secret and secret.get_secret_value() else None
+
+    @field_validator("notify_networks")
+    @classmethod
+    def _are_networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            ip_network(network)  # raises ValueError
+        return networks
 
     @classmethod
     def settings_customise_sources(
@@ -115,6 +146,20 @@ class Settings(BaseSettings):
     @property
     def catalog_uri(self) -> str:
         return self.catalog or str(self.home_dir / "catalog")
+
+    @property
+    def tokens_path(self) -> Path:
+        return self.tokens_file.expanduser().absolute() if self.tokens_file else self.home_dir / "tokens.json"
+
+    @property
+    def losses(self) -> tuple[int, int]:
+        """How often a shard may lose its worker: over no record in particular, and over records that it had named."""
+        return self.max_lost, 2 * self.max_killers
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds that code may let no other thread of its process run: its lease would run out soon."""
+        return max(20.0, 0.8 * self.lease_s)
 
     def check_allowed(self, uri: str, allowed: list[str], field: str) -> None:
         """Raises SpecError, naming `field`, where these settings don't allow this URI."""

@@ -10,14 +10,15 @@ from enum import Enum
 from typing import Any
 
 from jobs.broker import Broker
-from jobs.files import add_to_catalog, read_job, read_manifest, write_job
+from jobs.catalog import add_to_catalog
+from jobs.files import read_job, read_manifest, write_job
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
 from jobs.validate import Validated
 from schemas import __version__
 from schemas.errors import SpecError
-from schemas.job import AcceptedJob, JobSpec
+from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel
 from schemas.layout import JOB, child
 from schemas.manifest import Manifest
 
@@ -60,43 +61,73 @@ def accept(validated: Validated, storage: Storage, settings: Settings) -> Accept
 
     Raises SpecError where another job came first, or where the store can't create objects conditionally.
     """
-    spec = validated.spec
     job = accepted_job(validated)
-    add_to_catalog(job, storage, settings.catalog_uri)
-    there = write_job(job, storage)
+    there = write_accepted(job, storage, settings)
     if there.id != job.id:
-        return _same(there, spec, storage)
-    if not storage.refuses_overwrite(child(job.output, JOB)):
+        return _same(there, validated.spec, storage)
+    return Accepted(job, Found.NOTHING, None)
+
+
+def write_accepted(job: AcceptedJob, storage: Storage, settings: Settings) -> AcceptedJob:
+    """Write the catalog's pointer and `_job.json`; the job that has the location: another one where that came first.
+
+    Raises SpecError where the store can't create objects conditionally.
+    """
+    add_to_catalog(job, storage, settings.catalog_uri, embedded=settings.redis_url is None)
+    there = write_job(job, storage)
+    if there.id == job.id and not storage.refuses_overwrite(child(job.output, JOB)):
         raise SpecError.of(
             "output.uri",
             f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use a "
             "store that honours conditional writes",
         )
-    return Accepted(job, Found.NOTHING, None)
+    return there
 
 
 def accepted_job(validated: Validated) -> AcceptedJob:
     """A new job of this spec, written nowhere yet."""
+    return new_job(validated.spec, validated.model)
+
+
+def new_job(
+    spec: JobSpec,
+    model: ResolvedModel,
+    parent: Parent | None = None,
+    allowed_inputs: tuple[str, ...] | None = None,
+) -> AcceptedJob:
     return AcceptedJob(
         id=new_job_id(),
-        spec=validated.spec,
-        fingerprint=validated.spec.fingerprint(),
-        model=validated.model,
+        spec=spec,
+        fingerprint=spec.fingerprint(),
+        model=model,
         accepted_at=datetime.now(UTC),
         accepted_by=_user(),
         version=__version__,
+        parent=parent,
+        allowed_inputs=allowed_inputs,
     )
 
 
 def _same(there: AcceptedJob, spec: JobSpec, storage: Storage) -> Accepted:
+    if there.parent is not None:
+        raise SpecError.of(
+            "output.uri",
+            f"{there.output!r} belongs to job {there.id}, which retries job {there.parent.job}; name another location, "
+            f"or go on with it: nightshift resume {there.output}",
+        )
     if there.fingerprint != spec.fingerprint():
         raise SpecError.of(
             "output.uri",
             f"{there.output!r} belongs to job {there.id}, which has another spec ({_differences(there.spec, spec)}); "
             "name another location",
         )
-    manifest = read_manifest(there.output, storage)
-    return Accepted(there, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)
+    return found_job(there, storage)
+
+
+def found_job(job: AcceptedJob, storage: Storage) -> Accepted:
+    """A job that stands in storage already."""
+    manifest = read_manifest(job.output, storage)
+    return Accepted(job, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)
 
 
 def _differences(there: JobSpec, here: JobSpec) -> str:
@@ -113,11 +144,14 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def enqueue(job: AcceptedJob, state: State, broker: Broker) -> None:
-    """Enter an accepted job in Redis and ask for its plan. A job that is known there and goes on is left as it is."""
+def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
+    """Enter an accepted job in Redis and ask for its plan. False where it is known there: it goes on as it is."""
     spec = job.spec
-    if state.add(job.id, spec.task, job.output, spec.priority, job.accepted_at.timestamp()):
-        broker.plan_job(job.id, job.output)
+    accepted = job.accepted_at.timestamp()
+    if not state.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key):
+        return False
+    broker.plan_job(job.id, job.output)
+    return True
 
 
 def _user() -> str:

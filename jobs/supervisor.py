@@ -1,5 +1,5 @@
 """The supervisor: `nightshift worker`. Keeps one Celery process a GPU (or CPU) running, and one that plans and finishes
-jobs; runs the sweep on a timer of its own, so that it goes on while every process is busy.
+jobs; runs the sweep on a timer of its own, so that it goes on while every process is busy, and oversees their work.
 """
 
 import logging
@@ -20,16 +20,21 @@ from pathlib import Path
 from jobs import processes
 from jobs.broker import CONTROL_QUEUE, Broker, make_app, task_queue
 from jobs.logs import event
+from jobs.oversight import Oversight
+from jobs.rebuild import rebuild_if_new
 from jobs.settings import Settings
 from jobs.state import State
+from jobs.storage import Storage
 from jobs.sweep import sweep
-from schemas.errors import ServiceUnavailable
+from schemas.errors import NightshiftError, ServiceUnavailable
 from schemas.task import Group
 from schemas.tasks import all_tasks
 
 _log = logging.getLogger(__name__)
 #: A process that ran this long before it exited is restarted at once.
 _STEADY_S = 60.0
+#: Seconds at most until a rebuilding of Redis that failed is tried again.
+_LONGEST_WAIT_S = 60.0
 
 
 @dataclass
@@ -56,17 +61,23 @@ class Supervisor:
         self._broker = Broker(make_app(settings, "supervisor"))
         self._runtime = Path(tempfile.mkdtemp(prefix="nightshift-worker-"))
         self._stop_file = self._runtime / "stop"
+        self._work = self._runtime / "work"
+        self._work.mkdir()
+        self._oversight = Oversight(self._work, self._state, self._broker, settings)
         self._stopping = threading.Event()
         self._children = self._plan_children(processes_wanted)
 
     def _plan_children(self, wanted: int | None) -> list[_Child]:
-        env = self._settings.model_copy(update={"stop_file": self._stop_file}).environment(os.environ)
+        tasks = [task.id for task in all_tasks().values() if task.group in self._groups]
+        own_files = {"stop_file": self._stop_file, "work_folder": self._work, "serves": tasks}
+        env = self._settings.model_copy(update=own_files).environment(os.environ)
         children = []
         if Group.CONTROL in self._groups:
             children.append(self._child("control", "jobs.control_app", [CONTROL_QUEUE], env))
-        queues = [task_queue(task.id) for task in all_tasks().values() if task.group in self._groups]
+        queues = [task_queue(task) for task in tasks]
         gpus = visible_gpus()
         count = wanted or len(gpus) or 1
+        self._devices = ([f"cuda:{gpu}" for gpu in gpus[:count]] or ["cpu"]) if queues else []
         for index in range(count if queues else 0):
             if gpus:
                 own = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]}
@@ -109,10 +120,17 @@ class Supervisor:
         try:
             sweeper = threading.Thread(target=self._sweep_on_time, name="sweep", daemon=True)
             sweeper.start()
+            overseer = threading.Thread(
+                target=self._oversight.run, args=[self._stopping], name="oversight", daemon=True
+            )
+            overseer.start()
+            if self._settings.rebuild:
+                threading.Thread(target=self._rebuild_when_new, name="rebuild", daemon=True).start()
             while not self._stopping.wait(0.2):
                 for child in self._children:
                     self._keep(child)
             sweeper.join(self._settings.sweep_s)
+            overseer.join(self._settings.sweep_s)
         finally:
             self._end()
 
@@ -133,7 +151,8 @@ class Supervisor:
     def _sweep_on_time(self) -> None:
         while True:
             try:
-                self._state.report_worker(self._name, self._groups, self._workers)
+                in_hand = self._oversight.in_hand()
+                self._state.report_worker(self._name, self._groups, self._workers, self._devices, in_hand)
                 sweep(self._state, self._broker, self._settings, self._name)
             except ServiceUnavailable as error:
                 event(_log, "sweep_failed", logging.WARNING, error=error.message)
@@ -142,11 +161,27 @@ class Supervisor:
             if self._stopping.wait(self._settings.sweep_s):
                 return
 
+    def _rebuild_when_new(self) -> None:
+        storage, failures = Storage(), 0
+        while True:
+            try:
+                rebuild_if_new(self._state, self._broker, storage, self._settings, self._name)
+                failures = 0
+            except NightshiftError as error:
+                failures += 1
+                event(_log, "rebuild_failed", logging.WARNING, error=error.message)
+            except Exception:  # noqa: BLE001 (to be tried again)
+                failures += 1
+                _log.exception("rebuild_failed")
+            if self._stopping.wait(min(_LONGEST_WAIT_S, self._settings.sweep_s * 2 ** min(failures, 10))):
+                return
+
     def _end(self) -> None:
         event(_log, "supervisor_stopping")
         self._stop_file.touch()
         processes.stop([c.process for c in self._children if c.process is not None], self._settings.grace_s)
         try:
+            self._oversight.put_back()
             self._state.forget_worker(self._name)
         except ServiceUnavailable as error:
             event(_log, "redis_away", logging.WARNING, error=error.message)

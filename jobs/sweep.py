@@ -2,17 +2,18 @@
 
 import logging
 
-from jobs.broker import Broker, task_queue
+from jobs.broker import Broker
 from jobs.logs import event
 from jobs.settings import Settings
-from jobs.state import State
+from jobs.state import State, notices
 from schemas.tasks import all_tasks
 
 _log = logging.getLogger(__name__)
 
 
 def sweep(state: State, broker: Broker, settings: Settings, name: str) -> None:
-    """Release the shards of lost workers and due retries, refill the queues, ask for plans and ends that are due."""
+    """Release the shards of lost workers and due retries, refill the queues, ask for plans, ends and webhooks that are
+    due."""
     if not state.lock("sweep", name, 2 * settings.sweep_s):
         return
     finish, plan, expired = state.sweep()
@@ -22,10 +23,11 @@ def sweep(state: State, broker: Broker, settings: Settings, name: str) -> None:
         for job in jobs:
             progress = state.progress(job)
             # Asked again only now and then: the first message may still wait, or its work be under way.
-            if progress is not None and state.lock(f"ask:{ask.__name__}:{job}", f"{name}-{progress.now}", 15):
+            asking = f"ask:{ask.__name__}:{job}"
+            if progress is not None and state.lock(asking, f"{name}-{progress.now}", settings.lease_s / 4):
                 ask(job, progress.output)
+    # Long enough for a control process that is busy planning, or that has many to send.
+    for job, output in notices.take_due(state, max(60.0, 2 * settings.notify_timeout_s)):
+        broker.notify_job(job, output)
     for task in all_tasks().values():
-        lost = state.requeue_lost(task.id, task_queue(task.id), older_than_s=settings.lease_s)
-        if lost:
-            event(_log, "messages_lost", logging.WARNING, task=task.id, shards=lost)
         broker.release(state, task)

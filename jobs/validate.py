@@ -13,6 +13,7 @@ from jobs.plan import input_format
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
+from jobs.webhook import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.job import JobSpec, ResolvedModel
 from schemas.layout import child, part_name
@@ -43,7 +44,10 @@ def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
             problems.extend(error.problems)
             return None
 
-    judged(lambda: _check_locations(spec, settings))
+    judged(lambda: check_locations(spec, settings))
+    if spec.notify is not None:
+        notify = str(spec.notify)
+        judged(lambda: check_notify(notify, settings))
     model = judged(lambda: resolve_model(spec, storage, settings))
     columns = judged(lambda: _input_columns(spec, storage, settings)) if not problems or model is None else None
     if problems or model is None or columns is None:
@@ -68,7 +72,8 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
     )
 
 
-def _check_locations(spec: JobSpec, settings: Settings) -> None:
+def check_locations(spec: JobSpec, settings: Settings) -> None:
+    """Raises SpecError for an input or output that may not be used, or an output inside the input."""
     output = spec.output.uri
     settings.check_allowed(output, settings.allowed_outputs, "output.uri")
     if output.startswith("s3://") and output.count("/") == 3:

@@ -16,7 +16,7 @@ from schemas.manifest import Manifest
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.25
-#: How long Redis may be away before watching gives up.
+#: How long Redis may be away, or not know the job, before watching gives up.
 PATIENCE_S = 60.0
 
 
@@ -48,9 +48,10 @@ def watch(
 ) -> Iterator[Progress | Manifest]:
     """The job's progress, a few times a second, and at last its manifest. `alive` may raise to end the watch.
 
-    Raises StateLost where Redis was emptied, ServiceUnavailable where it is away for a minute.
+    Raises StateLost where Redis was emptied and not rebuilt in a minute, ServiceUnavailable where it is away for one.
     """
     unavailable_since: float | None = None
+    unknown_since: float | None = None
     while True:
         alive()
         try:
@@ -60,12 +61,15 @@ def watch(
             if unavailable_since is None:
                 unavailable_since = time.monotonic()
                 event(_log, "redis_away", logging.WARNING, waiting_s=PATIENCE_S)
-            if time.monotonic() - unavailable_since > PATIENCE_S:
+            if not _within_patience(unavailable_since):
                 raise
             time.sleep(1)
             continue
         if progress is None or progress.status.final:
             manifest = read_manifest(job.output, storage)
+            if manifest is None and _within_patience(unknown_since := unknown_since or time.monotonic()):
+                time.sleep(1)  # a worker that finds Redis emptied enters the job again
+                continue
             if manifest is None:
                 raise StateLost(
                     f"Redis no longer knows job {job.id}; nothing is lost: go on with nightshift resume {job.output}"
@@ -74,5 +78,10 @@ def watch(
                 yield progress
             yield manifest
             return
+        unknown_since = None
         yield progress
         time.sleep(POLL_S)
+
+
+def _within_patience(since: float) -> bool:
+    return time.monotonic() - since <= PATIENCE_S

@@ -4,6 +4,7 @@
     ├── SpecError              what was asked for is wrong; nothing was queued
     ├── NotFound, AlreadyExists, AccessDenied    what a store answered about one object
     ├── ServiceUnavailable     Redis can't be reached from here
+    ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
     ├── Permanent              fails the job: trying again would fail again
     ├── Transient              the shard is tried again later; not counted against it
     ├── Unreadable             a slice of the input can't be read: its shard fails, the job goes on
@@ -64,6 +65,24 @@ class AccessDenied(NightshiftError):
 
 class ServiceUnavailable(NightshiftError):
     code = "service_unavailable"
+
+
+class Unauthenticated(NightshiftError):
+    code = "unauthenticated"
+
+
+class Forbidden(NightshiftError):
+    code = "forbidden"
+
+
+class TooManyRequests(NightshiftError):
+    """`retry_after_s` is when to ask again, in seconds from now."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Permanent(NightshiftError):

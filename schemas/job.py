@@ -142,8 +142,19 @@ class ResolvedModel(Strict):
     revision: str
 
 
+class Parent(Strict):
+    """The job that another one retries: its id, and where its results lie."""
+
+    job: str
+    output: str
+
+
 class AcceptedJob(Strict):
-    """`_job.json`: the spec as accepted, everything in it resolved."""
+    """`_job.json`: the spec as accepted, everything in it resolved. `parent` is the job that this one retries.
+
+    `allowed_inputs` are the prefixes that whoever submitted it may read, URIs in a table's rows included; None where
+    the settings alone say what may be read.
+    """
 
     id: str
     spec: JobSpec
@@ -152,10 +163,27 @@ class AcceptedJob(Strict):
     accepted_at: datetime
     accepted_by: str
     version: str
+    parent: Parent | None = None
+    allowed_inputs: tuple[str, ...] | None = None
 
     @property
     def output(self) -> str:
         return self.spec.output.uri
+
+    @property
+    def tenant(self) -> str:
+        """Whose share of the workers the job draws on: its label `tenant`, else nobody's."""
+        return self.spec.labels.get("tenant", "")
+
+    @property
+    def model_key(self) -> str:
+        """What jobs that can share a loaded model have in common."""
+        return model_key(self.spec.task, self.model.source, self.model.revision)
+
+
+def model_key(task: str, source: str, revision: str) -> str:
+    """Names a loaded model: the same files are loaded otherwise for another task."""
+    return f"{task} {source} {revision}"
 
 
 def parse_spec(data: object) -> JobSpec:

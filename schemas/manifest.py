@@ -5,14 +5,15 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.job import ResolvedModel
+from schemas.job import Parent, ResolvedModel
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. `cancelling` and `failing` wait for the shards in hand; the last three are final."""
+    """Where a job stands. `paused`, `cancelling` and `failing` hand out no shards; the last three are final."""
 
     PLANNING = "planning"
     RUNNING = "running"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     FAILING = "failing"
     SUCCEEDED = "succeeded"
@@ -67,7 +68,8 @@ class LostShard(BaseModel):
 class Manifest(BaseModel):
     """How a job ended, and what its results are: written once, last.
 
-    `skipped` counts what lay under the input's prefix and was no record, by why.
+    `skipped` counts what lay under the input's prefix and was no record, by why; `parent` is the job that this one
+    retried.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,3 +91,4 @@ class Manifest(BaseModel):
     lost: list[LostShard]
     seconds: dict[str, float]
     versions: dict[str, list[str]]
+    parent: Parent | None = None

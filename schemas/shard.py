@@ -1,4 +1,4 @@
-"""The order for one shard: all that a message carries. With it and storage a worker needs nothing else."""
+"""The order for one shard: what a worker takes from Redis. With it and storage it needs nothing else."""
 
 from pydantic import BaseModel, ConfigDict
 

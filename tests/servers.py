@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +46,12 @@ def wait_for(what: str, condition: Callable[[], object], timeout_s: float = 60, 
 
 
 @contextmanager
-def running(command: list[str], env: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    command: list[str], env: dict[str, str], log: Path, cwd: Path | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A server process, for as long as the context lasts."""
     with log.open("ab") as output:
-        process = subprocess.Popen(command, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd)
     try:
         yield process
     finally:
@@ -62,9 +64,9 @@ def running(command: list[str], env: dict[str, str], log: Path) -> Iterator["sub
 
 
 @contextmanager
-def redis_at(folder: Path) -> Iterator[str]:
-    """The URL of an empty Redis."""
-    (port,) = free_ports(1)
+def redis_at(folder: Path, port: int | None = None) -> Iterator[str]:
+    """The URL of an empty Redis, on this port or a free one."""
+    port = port or free_ports(1)[0]
     command = [str(redis_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with running(command, dict(os.environ), folder / "redis.log") as server:
         client = redis.Redis(port=port)
@@ -89,9 +91,27 @@ def weed() -> str:
     return found
 
 
+class _PortTaken(Exception):
+    """A server ended at once: somebody took a port of its between our look and its start."""
+
+
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[str]:
     """The endpoint of an S3 server without buckets; credentials as in S3_ENV."""
+    for last in (False, False, True):
+        with ExitStack() as stack:
+            try:
+                endpoint = stack.enter_context(_seaweedfs(folder))
+            except _PortTaken as error:
+                if last:
+                    raise AssertionError(f"SeaweedFS doesn't start: {error}") from error
+                continue
+            yield endpoint
+            return
+
+
+@contextmanager
+def _seaweedfs(folder: Path) -> Iterator[str]:
     names = ["master", "volume", "filer", "s3", "admin"]
     ports = iter(free_ports(2 * len(names)))
     flags = [f"-{name}.port{kind}={next(ports)}" for name in names for kind in ("", ".grpc")]
@@ -105,7 +125,8 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         client = s3_client(endpoint)
 
         def up() -> bool:
-            assert server.poll() is None, log.read_text()[-2000:]
+            if server.poll() is not None:
+                raise _PortTaken(log.read_text()[-2000:])
             try:
                 client.create_bucket(Bucket="ready")
                 client.put_object(Bucket="ready", Key="probe", Body=b"1")

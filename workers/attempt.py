@@ -1,8 +1,9 @@
 """One attempt at one shard: claim, run, commit, tell. What surrounds the work is one ordered list of wrappers.
 
 noted      logs how the attempt ended
+overseen   lets the supervisor know what is worked on, so that a crash or a hang is seen from outside
 settled    tells Redis how it ended, and releases what may run next
-leased     claims the shard, and keeps its lease while the work goes on
+leased     claims a shard that is not yet, and keeps its lease while the work goes on
 execute    reads, computes, writes and commits the part
 """
 
@@ -19,11 +20,13 @@ from schemas.report import ShardReport
 from schemas.shard import ShardOrder
 from schemas.task import Task
 from schemas.tasks import find_task
+from workers.careful import careful_after
 from workers.devices import DEVICE_LOST
 from workers.lease import Lease
 from workers.process import Process
 from workers.retry import FailJob, FailShard, decide, jitter
 from workers.runner import ShardRun
+from workers.watch import Watch, watched
 from workers.writer import PartWriter
 
 _log = logging.getLogger(__name__)
@@ -31,12 +34,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Attempt:
-    """An execution of a shard in this process. `lease` is set while it is held."""
+    """An execution of a shard in this process: of one `taken`, its lease held already, or of one to claim. `lease` is
+    set while it is held."""
 
     order: ShardOrder
     id: str
     process: Process
+    taken: bool = False
     lease: Lease | None = None
+    watch: Watch = field(default_factory=Watch)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -76,6 +82,14 @@ def noted(attempt: Attempt, step: Step) -> Outcome:
         return outcome
 
 
+def overseen(attempt: Attempt, step: Step) -> Outcome:
+    settings = attempt.process.settings
+    limits = settings.record_timeout_s, settings.silence_s
+    with watched(settings.work_folder, attempt.order, attempt.id, *limits) as watch:
+        attempt.watch = watch
+        return step(attempt)
+
+
 def settled(attempt: Attempt, step: Step) -> Outcome:
     """Redis being away here loses nothing: the part stands, or the lease runs out and the sweep does the rest."""
     process, order = attempt.process, attempt.order
@@ -83,7 +97,8 @@ def settled(attempt: Attempt, step: Step) -> Outcome:
         outcome, finish = _settle(attempt, step)
         if finish:
             process.broker.finish_job(order.job, order.output)
-        process.broker.release(process.state, attempt.task)
+        if outcome.how == "put_back":
+            process.broker.release(process.state, attempt.task)
         return outcome
     except ServiceUnavailable as error:
         event(_log, "redis_away", logging.WARNING, error=error.message)
@@ -116,11 +131,11 @@ def _settle(attempt: Attempt, step: Step) -> tuple[Outcome, bool]:
 
 def leased(attempt: Attempt, step: Step) -> Outcome:
     process, order = attempt.process, attempt.order
-    answer = process.state.claim(order, attempt.id)
-    if answer != "claimed":
-        return Outcome("skipped", answer)
-    process.broker.release(process.state, attempt.task)
-    with Lease(process.state, process.settings, order, attempt.id, process.stop_file) as lease:
+    if not attempt.taken:
+        answer = process.state.claim(order, attempt.id)
+        if answer != "claimed":
+            return Outcome("skipped", answer)
+    with Lease(process.state, process.settings, order, attempt.id, process.stop_file, attempt.started) as lease:
         attempt.lease = lease
         return step(attempt)
 
@@ -136,11 +151,13 @@ def execute(attempt: Attempt) -> Outcome:
     shard = job.shard(order.shard)
     held = process.models.get(job.accepted, job.handler)
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
-    run = ShardRun(handler, job.budget(held), lease.check)
+    run = ShardRun(handler, job.budget(held), lease.check, attempt.watch)
+    limits = process.settings.record_timeout_s, process.settings.process_memory_gb
+    careful = careful_after(process.state.deaths(order), *limits, lease.name_rows)
     loaded_now = held.load_s
     held.load_s = 0.0
     with PartWriter(job.output_schema) as writer:
-        run.run(shard, job.reader, job.task_columns, writer)
+        run.run(shard, job.reader, job.task_columns, writer, careful)
         report = run.report(
             job=order.job,
             shard=order.shard,
@@ -162,11 +179,11 @@ def execute(attempt: Attempt) -> Outcome:
                 raise
             return Outcome("found", report=found)
     seconds = time.monotonic() - attempt.started - loaded_now
-    process.state.note_rate(job.task.id, job.accepted.spec.model, report.rows / max(seconds, 1e-3))
+    process.note_rate(job, report.rows / max(seconds, 1e-3))
     return Outcome("committed", report=report)
 
 
-WRAPPERS: tuple[Wrapper, ...] = (noted, settled, leased)
+WRAPPERS: tuple[Wrapper, ...] = (noted, overseen, settled, leased)
 
 
 def run_attempt(attempt: Attempt) -> Outcome:

@@ -4,7 +4,6 @@ Imported by Celery's parent, which only moves messages, and by the child that it
 the models are the child's alone.
 """
 
-import secrets
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from celery.signals import worker_process_init
 
 from jobs.broker import RUN_SHARD, Broker, make_app, serve
 from jobs.settings import Settings
-from schemas.shard import ShardOrder
 
 if TYPE_CHECKING:
     from workers.process import Process
@@ -34,8 +32,8 @@ worker_process_init.connect(lambda **_: _process(), weak=False)
 
 
 @app.task(name=RUN_SHARD)  # type: ignore[untyped-decorator]
-def run_shard(**message: object) -> None:
-    """Run one shard, whatever comes of it: how it ended is told to Redis, and never raised to Celery."""
-    from workers.attempt import Attempt, run_attempt
+def run_shard(task: str) -> None:
+    """Run shards, whatever comes of it: how one ended is told to Redis, and never raised to Celery."""
+    from workers.turns import run_turns
 
-    run_attempt(Attempt(ShardOrder.model_validate(message), secrets.token_hex(8), _process()))
+    run_turns(task, _process())

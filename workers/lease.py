@@ -7,24 +7,34 @@ from pathlib import Path
 
 from jobs.logs import event
 from jobs.settings import Settings
-from jobs.state import State
+from jobs.state import State, rebuilding
 from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
 from schemas.manifest import JobStatus
 from schemas.shard import ShardOrder
 
 _log = logging.getLogger(__name__)
+#: What Redis says of a lease that it forgot with everything else, until it is rebuilt.
+_FORGOTTEN = ("unknown", "planning")
 
 
 class Lease:
     """Holds a claimed shard's lease while used as a context manager.
 
     Redis being away costs no work: the attempt goes on, and the commit in storage decides. A lease that could not be
-    renewed in time may be another worker's by now, so nothing is committed under it.
+    renewed in time may be another worker's by now, so nothing is committed under it. Where Redis was emptied the
+    attempt goes on too, and takes its lease again once the job is known there.
     """
 
     def __init__(
-        self, state: State, settings: Settings, order: ShardOrder, attempt: str, stop_file: Path | None
+        self,
+        state: State,
+        settings: Settings,
+        order: ShardOrder,
+        attempt: str,
+        stop_file: Path | None,
+        asked: float,
     ) -> None:
+        """`asked` is when the shard was asked for: `time.monotonic()`, before Redis gave it out."""
         self._state = state
         self._settings = settings
         self._order = order
@@ -32,6 +42,7 @@ class Lease:
         self._stop_file = stop_file
         self._rows = 0
         self._status = "running"
+        self._asked = asked
         self._renewed = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -53,11 +64,18 @@ class Lease:
         with self._lock:
             began = time.monotonic()
             try:
-                self._status = self._state.renew(self._order, self._attempt, self._rows)
+                self._status = self._ask(began)
             except ServiceUnavailable as error:
                 event(_log, "lease_not_renewed", logging.WARNING, error=error.message)
                 return
-            self._renewed = began
+            if self._status not in _FORGOTTEN:
+                self._renewed = began
+
+    def _ask(self, now: float) -> str:
+        status = self._state.renew(self._order, self._attempt, self._rows)
+        if status != "lost":
+            return status
+        return rebuilding.reclaim(self._state, self._order, self._attempt, now - self._asked, self._settings.lease_s)
 
     def check(self, rows: int) -> None:
         """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch.
@@ -69,15 +87,42 @@ class Lease:
             raise ShuttingDown("the worker is shutting down")
         self._raise_for_status()
 
+    def name_rows(self, rows: tuple[int, int] | None) -> None:
+        """Say in Redis which rows alone are worked on next; waits while Redis is away or being rebuilt.
+
+        Raises Interrupted where the attempt should end.
+        """
+        began = time.monotonic()
+        while not self._named(rows):
+            time.sleep(self._settings.renew_s)
+            self._renew()
+            self.check(self._rows)
+            if self._status in _FORGOTTEN and time.monotonic() - began > self._settings.lease_s:
+                raise LeaseLost("Redis was emptied, and not rebuilt in time")
+
+    def _named(self, rows: tuple[int, int] | None) -> bool:
+        try:
+            return self._state.name_rows(self._order, self._attempt, rows)
+        except ServiceUnavailable as error:
+            event(_log, "rows_not_named", logging.WARNING, error=error.message)
+            return False
+
     def check_for_commit(self) -> None:
-        """Raises Interrupted unless the lease is surely still this attempt's."""
+        """Raises Interrupted unless the lease is surely still this attempt's. Waits while Redis is being rebuilt."""
         self._renew()
+        deadline = time.monotonic() + self._settings.lease_s
+        while self._status in _FORGOTTEN and time.monotonic() < deadline:
+            self.check(self._rows)
+            time.sleep(self._settings.renew_s)
+            self._renew()
         self._raise_for_status()
+        if self._status in _FORGOTTEN:
+            raise LeaseLost("Redis was emptied, and not rebuilt in time")
         if time.monotonic() - self._renewed > 0.8 * self._settings.lease_s:
             raise LeaseLost("the lease could not be renewed in time")
 
     def _raise_for_status(self) -> None:
         if self._status == "lost":
             raise LeaseLost("another worker may have this shard by now")
-        if self._status != JobStatus.RUNNING:
+        if self._status not in (JobStatus.RUNNING, JobStatus.PAUSED) and self._status not in _FORGOTTEN:
             raise JobEnded(f"the job is {self._status}")

@@ -50,13 +50,20 @@ class MediaReader:
     """A reader whose records have, in the media column, what `make` makes of the object's bytes."""
 
     def __init__(
-        self, inner: Reader, name: str, make: Callable[[bytes], Any], storage: Storage, settings: Settings
+        self,
+        inner: Reader,
+        name: str,
+        make: Callable[[bytes], Any],
+        storage: Storage,
+        settings: Settings,
+        allowed: tuple[str, ...] | None = None,
     ) -> None:
         self._inner = inner
         self._name = name
         self._make = make
         self._storage = storage
         self._settings = settings
+        self._allowed_here = allowed
 
     def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
         """The shard's rows in order, in blocks that end where enough was fetched. Raises as the inner reader does."""
@@ -124,6 +131,8 @@ class MediaReader:
         try:
             full = named_in_row(uri, table)
             self._settings.check_allowed(full, self._settings.allowed_inputs, "uri")
+            if self._allowed_here is not None:
+                self._settings.check_allowed(full, list(self._allowed_here), "uri")
         except SpecError as error:
             raise RecordError("uri_not_allowed", error.problems[0].message) from None
         return full
@@ -138,8 +147,15 @@ def _size(record: Any, name: str) -> int:
     return value.info.size if isinstance(value, Reference) and value.info is not None else 0
 
 
-def reader_for(spec: JobSpec, columns: pa.Schema, storage: Storage, settings: Settings) -> Reader:
-    """The reader of a job's input, of which `columns` are to be read.
+def reader_for(
+    spec: JobSpec,
+    columns: pa.Schema,
+    storage: Storage,
+    settings: Settings,
+    allowed: tuple[str, ...] | None = None,
+) -> Reader:
+    """The reader of a job's input, of which `columns` are to be read. URIs in its rows are held to the settings, and
+    to the prefixes of `allowed`.
 
     Raises Permanent where a library that decodes it is not installed.
     """
@@ -152,7 +168,7 @@ def reader_for(spec: JobSpec, columns: pa.Schema, storage: Storage, settings: Se
         if columns == NO_COLUMNS
         else ParquetReader(storage, columns, settings.max_object_mb << 20, kinds)
     )
-    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, settings)
+    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, settings, allowed)
 
 
 def _maker(kind: Kind, settings: Settings) -> Callable[[bytes], Any]:

@@ -12,7 +12,7 @@ import torch
 from jobs.logs import event
 from jobs.settings import Settings
 from jobs.storage import Storage
-from schemas.job import AcceptedJob, ResolvedModel
+from schemas.job import AcceptedJob, ResolvedModel, model_key
 from workers.batcher import Budget
 from workers.devices import default_budget, free_memory, pick_device, pick_dtype
 from workers.handler import Handler, Loaded
@@ -20,7 +20,7 @@ from workers.model_files import local_folder, stored_dtype
 
 _log = logging.getLogger(__name__)
 
-Key = tuple[str, str, torch.dtype, torch.device, type]
+Key = tuple[str, str, torch.dtype, torch.device, type[Handler[Any]]]
 
 
 @dataclass
@@ -56,6 +56,11 @@ class ModelCache:
             self._make_room(key)
         self._held.move_to_end(key)
         return self._held[key]
+
+    @property
+    def warm(self) -> list[str]:
+        """The keys of the models held, as jobs name theirs."""
+        return [model_key(handler.task.id, source, revision) for source, revision, _, _, handler in self._held]
 
     def _dtype(self, job: AcceptedJob) -> torch.dtype | None:
         """The dtype for the job's model where that can be told without its files."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import socket
+import time
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,8 @@ from workers.tasks import handler_of
 
 #: Jobs whose spec and plan a process remembers.
 REMEMBERED_JOBS = 16
+#: Seconds between two notes of how fast a model is.
+RATE_EVERY_S = 5.0
 
 
 class JobContext:
@@ -53,7 +56,7 @@ class JobContext:
         self.task_columns = task_columns(spec, columns)
         kept = kept_columns(spec, columns)
         self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
-        self.reader = reader_for(spec, columns, storage, settings)
+        self.reader = reader_for(spec, columns, storage, settings, self.accepted.allowed_inputs)
         self._shards: dict[int, Shard] = {}
 
     def shard(self, number: int) -> Shard:
@@ -91,6 +94,7 @@ class Process:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.stop_file: Path | None = settings.stop_file
         self._jobs: OrderedDict[str, JobContext] = OrderedDict()
+        self._noted: dict[tuple[str, str], float] = {}
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     @cached_property
@@ -108,6 +112,13 @@ class Process:
                 self._jobs.popitem(last=False)[1].reader.close()
         self._jobs.move_to_end(job)
         return self._jobs[job]
+
+    def note_rate(self, job: JobContext, rows_per_s: float) -> None:
+        """Remember how fast the job's model is worked on, for planning; not again within seconds."""
+        key, now = (job.task.id, job.accepted.spec.model), time.monotonic()
+        if now - self._noted.get(key, -RATE_EVERY_S) >= RATE_EVERY_S:
+            self._noted = {**self._noted, key: now} if len(self._noted) < REMEMBERED_JOBS else {key: now}
+            self.state.note_rate(*key, rows_per_s)
 
     def leave(self) -> None:
         """End this process at once, which can't work any more: its lease runs out, and another takes its place."""

@@ -4,6 +4,7 @@
     this thread       sort by cost → batches → the device → outputs
     thread behind     outputs → predictions → Parquet
 
+Where a process was lost over the shard the same is done span by span, one stage after the other (`workers/careful.py`).
 Knows nothing of leases, Redis or commits.
 """
 
@@ -23,17 +24,21 @@ from schemas.errors import Interrupted, Permanent, RecordError, Transient
 from schemas.plan import Shard
 from schemas.report import ShardReport
 from workers.batcher import Batcher, Budget
+from workers.careful import Careful, spans
 from workers.devices import DEVICE_LOST, OUT_OF_MEMORY, free_memory
 from workers.handler import Handler, Piece, Prediction, Record
 from workers.prefetch import ahead, behind
 from workers.reader import Block, Reader
 from workers.rounds import Round, rounds
+from workers.watch import Watch
 from workers.writer import PartWriter
 
 #: Equal records are recognised within this many of a shard's latest answers.
 REMEMBERED = 16_384
 #: Batches by the budget that a round holds where a record's pieces are made as they are needed.
 ROUND_BATCHES = 4
+#: A shard of at most so many rows has its stages one after the other.
+FEW = 32
 #: So many unexpected errors, and not one answer, are the model's fault.
 HOPELESS = 16
 
@@ -54,22 +59,27 @@ class Working:
 
 @dataclass
 class Timer:
-    """Seconds by stage."""
+    """Seconds by stage. The watch knows of each step."""
 
+    watch: Watch
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def timed(self, stage: str, function: Callable[[], Any]) -> Any:
         start = time.monotonic()
+        self.watch.begin(stage)
         try:
             return function()
         finally:
+            self.watch.end(stage)
             self.seconds[stage] += time.monotonic() - start
 
 
 class ShardRun:
     """One attempt's work on one shard. `each` is called before each batch with the rows done, and may interrupt."""
 
-    def __init__(self, handler: Handler[Any], budget: Budget, each: Callable[[int], None]) -> None:
+    def __init__(
+        self, handler: Handler[Any], budget: Budget, each: Callable[[int], None], watch: Watch | None = None
+    ) -> None:
         self._handler = handler
         self._budget = budget
         self._each = each
@@ -78,26 +88,34 @@ class ShardRun:
         self._unexpected: list[RecordError] = []
         self._answered = False
         self._known: dict[bytes, Prediction] = {}
-        self._timer = Timer()
+        self._watch = watch or Watch()
+        self._timer = Timer(self._watch)
         self._batcher: Batcher[Any] = Batcher(
             budget, OUT_OF_MEMORY, free_memory, (Interrupted, Permanent, Transient, *DEVICE_LOST)
         )
 
-    def run(self, shard: Shard, reader: Reader, task_columns: dict[str, str], writer: PartWriter) -> None:
-        """Write the shard's rows and answers to `writer`.
+    def run(
+        self,
+        shard: Shard,
+        reader: Reader,
+        task_columns: dict[str, str],
+        writer: PartWriter,
+        careful: Careful | None = None,
+    ) -> None:
+        """Write the shard's rows and answers to `writer`; span by span where it takes care.
 
         Raises what the reader raises; Permanent where many records had unexpected errors and none could be done, since
         then the model is at fault and not the records.
         """
         threads = max(2, torch.get_num_threads())
-        with (
-            ThreadPoolExecutor(threads, thread_name_prefix="record") as pool,
-            ahead(reader.blocks(shard, task_columns)) as blocks,
-            ahead(self._rounds(blocks, pool, threads)) as prepared,
-            behind(partial(self._settle, pool, writer)) as settle,
-        ):
-            for working, current in prepared:
-                settle((working, current, self._compute(working, current)))
+        read = reader.blocks(shard, task_columns)
+        with ThreadPoolExecutor(threads, thread_name_prefix="record") as pool:
+            if careful is None and shard.rows <= FEW:
+                self._in_turn(read, pool, threads, writer)
+            elif careful is None:
+                self._overlapped(read, pool, threads, writer)
+            else:
+                self._span_by_span(read, pool, threads, writer, careful, shard.rows)
         if writer.rows != shard.rows:
             raise AssertionError(f"shard {shard.shard} has {shard.rows} rows and {writer.rows} were written")
         if len(self._unexpected) >= HOPELESS and not self._answered:
@@ -105,6 +123,38 @@ class ShardRun:
                 f"no record of shard {shard.shard} could be done; the first error: {self._unexpected[0].message}",
                 code=self._unexpected[0].code,
             )
+
+    def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
+        """With hardly anything to overlap the threads would cost more than they save."""
+        for working, current in self._rounds(read, pool, threads):
+            self._settle(pool, writer, (working, current, self._compute(working, current)))
+
+    def _overlapped(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
+        with (
+            ahead(read) as blocks,
+            ahead(self._rounds(blocks, pool, threads)) as prepared,
+            behind(partial(self._settle, pool, writer)) as settle,
+        ):
+            for working, current in prepared:
+                settle((working, current, self._compute(working, current)))
+
+    def _span_by_span(
+        self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter, careful: Careful, rows: int
+    ) -> None:
+        """One thing at a time, so that whatever ends the process belongs to the span that was named last."""
+        start = 0
+        for found in read:
+            block = careful.without_killers(found, start)
+            answers: list[Prediction | RecordError] = []
+            for first, last in spans(start, start + len(block), rows, careful.found):
+                careful.name((first, last))
+                self._watch.alone = last - first == 1
+                for working, current in self._rounds(iter([block.slice(first - start, last - start)]), pool, threads):
+                    answers += self._answers(pool, working, current, self._compute(working, current)) or []
+            careful.name(None)
+            self._watch.alone = False
+            self._write(writer, block, answers)
+            start += len(block)
 
     def _rounds(self, blocks: Iterator[Block], pool: Executor, threads: int) -> Iterator[tuple[Working, Round]]:
         """Each block's pieces, round by round."""
@@ -168,6 +218,7 @@ class ShardRun:
         stop = len(working.block) if current.last else max(current.owners, default=0)
 
         def each(done: int) -> None:
+            self._watch.begin("infer")
             self._each(self._rows + start + (stop - start) * done // len(current.pieces))
 
         outputs = self._timer.timed("infer", lambda: self._batcher.run(current.pieces, self._infer, each))
@@ -179,7 +230,14 @@ class ShardRun:
 
     def _settle(self, pool: Executor, writer: PartWriter, computed: tuple[Working, Round, list[Any]]) -> None:
         """Finish the records that end in this round; with the last one write the block. One thread at a time."""
-        working, current, outputs = computed
+        answers = self._answers(pool, *computed)
+        if answers is not None:
+            self._write(writer, computed[0].block, answers)
+
+    def _answers(
+        self, pool: Executor, working: Working, current: Round, outputs: list[Any]
+    ) -> list[Prediction | RecordError] | None:
+        """Finish the records that end in this round; with the last one, the block's answers."""
         for owner, piece, output in zip(current.owners, current.pieces, outputs, strict=True):
             working.found[owner].append((piece, output))
 
@@ -193,11 +251,14 @@ class ShardRun:
         for row, error in current.failed.items():
             working.found.pop(row, None)
             working.answers[row] = _as_record_error(error, "prepare_failed")
-        if current.last:
-            self._remember(working)
-            rows = [working.answers[first] for first in working.first]
-            self._count(rows)
-            self._timer.timed("write", lambda: writer.write(working.block, rows))
+        if not current.last:
+            return None
+        self._remember(working)
+        return [working.answers[first] for first in working.first]
+
+    def _write(self, writer: PartWriter, block: Block, answers: Sequence[Prediction | RecordError]) -> None:
+        self._count(answers)
+        self._timer.timed("write", lambda: writer.write(block, answers))
 
     def _count(self, rows: Sequence[Prediction | RecordError]) -> None:
         for answer in rows:

@@ -42,6 +42,8 @@ def status(job: str | None, as_json: bool) -> None:
         click.echo(json.dumps(_as_json(found, progress, manifest)))
         return
     click.echo(f"job      {found.id}\ntask     {found.spec.task}\nmodel    {found.spec.model}\noutput   {found.output}")
+    if found.parent is not None:
+        click.echo(f"retries  {found.parent.job}")
     if manifest is not None:
         errors = f", {manifest.error_rows:,} of them with errors" if manifest.error_rows else ""
         click.echo(f"status   {manifest.status}, {manifest.ended_at:%Y-%m-%d %H:%M:%S} UTC")

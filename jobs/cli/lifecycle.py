@@ -11,6 +11,7 @@ from jobs import logs
 from jobs.broker import Broker, make_app
 from jobs.cli.progress import display, duration
 from jobs.embedded import embedded, make_home
+from jobs.retry import nothing_to_retry
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
@@ -38,18 +39,24 @@ def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepte
     if found is not None:
         return found
     checked = validated(spec, storage, settings)
-    # Nothing is written for a job that nobody could be told of.
+    reachable(settings)
+    return accept(checked, storage, settings)
+
+
+def reachable(settings: Settings) -> None:
+    """Make sure that a job could be handed to somebody: else nothing is written for it."""
     if settings.redis_url is not None:
         State(settings).ping()
     else:
         make_home(settings)
-    return accept(checked, storage, settings)
 
 
 def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
-    """The spec, validated. Raises SpecError also for what this version can't do yet."""
-    if spec.notify is not None:
-        raise SpecError.of("notify", "webhooks are sent by the API server, which this version doesn't have yet")
+    """The spec, validated. Raises SpecError also for what can't be done without a deployment."""
+    if spec.notify is not None and settings.redis_url is None:
+        raise SpecError.of(
+            "notify", "webhooks are sent by a deployment, and this command runs the job itself and waits; leave it out"
+        )
     return validate(spec, storage, settings)
 
 
@@ -63,7 +70,8 @@ def run_to_end(
             ended = f"{accepted.manifest.ended_at:%Y-%m-%d %H:%M} UTC"
             click.echo(f"nothing to run: job {job.id} with this spec ended at {ended}", err=True)
             if accepted.manifest.status is not JobStatus.SUCCEEDED:
-                click.echo(f"it {accepted.manifest.status}; to try again, name another output location", err=True)
+                status = accepted.manifest.status
+                click.echo(f"it {status}; what is missing can be run with: nightshift retry {job.output}", err=True)
         return accepted.manifest
     if accepted.found is Found.UNFINISHED and not as_json:
         click.echo(f"going on with job {job.id}", err=True)
@@ -155,3 +163,5 @@ def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
         click.echo(f"shard {lost.shard} failed: {lost.error.message}{f' ({rows})' if rows else ''}", err=True)
     if len(manifest.lost) > 10:
         click.echo(f"… and {len(manifest.lost) - 10} more failed shards, see {job.output}_manifest.json", err=True)
+    if not nothing_to_retry(manifest):
+        click.echo(f"to run again what has no answer: nightshift retry {job.output}", err=True)

@@ -2,7 +2,8 @@
 
 import re
 
-from jobs.files import find_in_catalog, read_job
+from jobs.catalog import find_in_catalog
+from jobs.files import read_job
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized

@@ -62,7 +62,10 @@ def describe(progress: Progress) -> str:
         f"{progress.shards_done}/{progress.shards} shards",
         f"{progress.rows_done + progress.rows_live:,}/{progress.rows:,} records",
     ]
-    if rate.rows_per_s is not None and rate.left_s is not None:
+    if progress.status is JobStatus.PAUSED:
+        words += [f"{progress.shards_running} shards in hand"] if progress.shards_running else []
+        words += [f"go on with: nightshift continue {progress.job}"]
+    elif rate.rows_per_s is not None and rate.left_s is not None:
         words += [f"{rate.rows_per_s:,.0f} records/s"]
         if not progress.status.final:
             words += [f"{duration(rate.left_s)} left"]

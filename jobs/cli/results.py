@@ -1,7 +1,6 @@
 """`results`: a job's rows, from the parts that its manifest names."""
 
 import json
-import math
 import signal
 from itertools import islice
 from pathlib import Path
@@ -11,9 +10,10 @@ import click
 
 from jobs.cli.lifecycle import quiet_settings
 from jobs.cli.lookup import find_job
+from jobs.merged import merged_batches
 from jobs.originals import Originals
 from jobs.render import render
-from jobs.results import result_batches, to_rows
+from jobs.results import result_batches, to_json, to_rows
 from jobs.storage import Storage
 from schemas.output import OWN_COLUMNS
 
@@ -25,6 +25,9 @@ from schemas.output import OWN_COLUMNS
 )
 @click.option("--errors", is_flag=True, help="Only rows with an error.")
 @click.option("--partial", is_flag=True, help="Of a job that has not ended: the rows that are there.")
+@click.option(
+    "--with-retries", is_flag=True, help="With the answers of its retries, newest first, in the places of errors."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a row.")
 @click.option(
     "--render",
@@ -33,7 +36,15 @@ from schemas.output import OWN_COLUMNS
     metavar="N DIR",
     help="Of a task over pictures or sound: draw the first N rows into DIR, to look at.",
 )
-def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool, drawn: tuple[int, Path] | None) -> None:
+def results(
+    job: str,
+    limit: int,
+    errors: bool,
+    partial: bool,
+    with_retries: bool,
+    as_json: bool,
+    drawn: tuple[int, Path] | None,
+) -> None:
     """Print a job's rows, by its id or output location, in input order.
 
     The location itself is a folder of Parquet files for pyarrow, DuckDB, Spark and Polars.
@@ -41,13 +52,19 @@ def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool, dr
     \b
     nightshift results s3://annotated/reviews/ -n 3
     nightshift results 20261120-031500-k3v9x2 --errors --json
+    nightshift results s3://annotated/reviews/ --with-retries -n 0 --json
     nightshift results s3://annotated/photos/ --render 20 look/
     """
+    if partial and with_retries:
+        raise click.UsageError("--with-retries is for a job that has ended; --partial for one that has not")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
     settings = quiet_settings()
     storage = Storage()
     found = find_job(job, storage, settings)
-    batches = result_batches(found, storage, partial=partial, errors_only=errors)
+    if with_retries:
+        batches = merged_batches(found, storage, settings.catalog_uri, errors_only=errors)
+    else:
+        batches = result_batches(found, storage, partial=partial, errors_only=errors)
     rows = (row for batch in batches for row in to_rows(batch))
     if drawn is not None:
         count, folder = drawn
@@ -57,20 +74,7 @@ def results(job: str, limit: int, errors: bool, partial: bool, as_json: bool, dr
             click.echo(file)
         return
     for row in islice(rows, limit or None):
-        click.echo(json.dumps(_finite(row), default=_plain, ensure_ascii=False) if as_json else shown(row))
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity as null: JSON has no numbers for them."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+        click.echo(json.dumps(to_json(row), ensure_ascii=False) if as_json else shown(row))
 
 
 def shown(row: dict[str, Any]) -> str:

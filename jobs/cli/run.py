@@ -22,7 +22,7 @@ from jobs.estimate import estimate
 from jobs.plan import planned, shard_limits
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submit import Found, check_output, enqueue
+from jobs.submit import Found, check_output, enqueue, found_job
 from jobs.validate import with_full_uris
 
 processes_option = click.option(
@@ -68,8 +68,7 @@ def resume(job: str, processes: int | None, as_json: bool) -> None:
     settings = quiet_settings()
     storage = Storage()
     found = find_job(job, storage, settings)
-    accepted = check_output(found.spec, storage)
-    assert accepted is not None
+    accepted = found_job(found, storage)
     conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
 
 

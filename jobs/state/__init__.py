@@ -4,9 +4,9 @@ Each change is one Lua script beside this file, atomic in Redis and by Redis's c
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from importlib.resources import files
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,60 +16,18 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from jobs.settings import Settings
+from jobs.state.progress import Progress, WorkerInfo
 from schemas.errors import ServiceUnavailable
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.shard import ShardOrder
 from schemas.task import Group
-from schemas.tasks import find_task
+from schemas.tasks import all_tasks
+from schemas.work import Death, Loss
+
+__all__ = ["Progress", "State", "WarmLimits", "WorkerInfo"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A job as Redis sees it now. `rows_done` counts committed rows, `rows_live` those done in uncommitted shards.
-
-    Times are Unix seconds by Redis's clock; None where that hasn't happened yet.
-    """
-
-    job: str
-    task: str
-    output: str
-    status: JobStatus
-    shards: int
-    shards_done: int
-    shards_failed: int
-    shards_running: int
-    rows: int
-    rows_done: int
-    rows_live: int
-    #: Rows that were committed before Redis was told of the job: by an earlier run of it.
-    rows_before: int
-    errors: dict[str, int]
-    error: ErrorInfo | None
-    accepted: float
-    started: float | None
-    ended: float | None
-    now: float
-    #: The group of workers that the job waits for, where none serves it.
-    waits_for: str | None
-
-    @property
-    def finishable(self) -> bool:
-        """Whether all that is left of the job is its manifest."""
-        if self.status is JobStatus.RUNNING:
-            return self.shards_done + self.shards_failed >= self.shards
-        return self.status in (JobStatus.CANCELLING, JobStatus.FAILING) and not self.shards_running
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """A supervisor that has reported within the last minute, and how many shards it can run at once."""
-
-    name: str
-    groups: list[str]
-    processes: int
 
 
 @contextmanager
@@ -98,6 +56,19 @@ def _guarded(
     return call  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class WarmLimits:
+    """How far a job whose model a worker holds goes before the one whose turn it is.
+
+    By so many shards, and while that one has waited no more than so many seconds since its last shard. One that never
+    had a shard waits so many since it was planned, and for others that never had one alone.
+    """
+
+    shards: int = 8
+    seconds: float = 600
+    new_seconds: float = 60
+
+
 class State:
     """The jobs in flight. Every method raises ServiceUnavailable where Redis can't be reached."""
 
@@ -116,6 +87,7 @@ class State:
         where = self._redis.connection_pool.connection_kwargs
         self.address = str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
         self._settings = settings
+        self.warm = WarmLimits()
         self._scripts: dict[str, Any] = {}
 
     def _run(self, script: str, *args: str | float) -> Any:
@@ -135,25 +107,14 @@ class State:
         self._redis.ping()
 
     @_guarded
-    def add(self, job: str, task: str, output: str, priority: int, accepted: float) -> bool:
-        """Enter an accepted job, to be planned. False where it is known and has not ended: it goes on as it is."""
-        status = self._redis.hget(self._key(job), "status")
-        if status is not None and not JobStatus(status).final:
-            return False
-        fields: dict[Any, Any] = {
-            "status": JobStatus.PLANNING,
-            "task": task,
-            "output": output,
-            "priority": priority,
-            "accepted": accepted,
-        }
-        with self._redis.pipeline() as pipe:
-            parts = ("", "done", "failed", "again", "held", "live", "errors", "lost", "tries")
-            pipe.delete(*(self._key(job, part) for part in parts))
-            pipe.hset(self._key(job), mapping=fields)
-            pipe.zadd("nightshift:active", {job: accepted})
-            pipe.execute()
-        return True
+    def add(
+        self, job: str, task: str, output: str, priority: int, accepted: float, tenant: str = "", model: str = ""
+    ) -> bool:
+        """Enter an accepted job, to be planned. False where it is known and has not ended: it goes on as it is.
+
+        Tenants get equal shares; jobs with the same `model` are run by workers that hold it, within `warm`.
+        """
+        return bool(self._run("add", job, task, output, priority, accepted, tenant, model))
 
     @_guarded
     def start(
@@ -175,6 +136,16 @@ class State:
     def cancel(self, job: str) -> bool:
         """Stop the job. False where it had ended, or was being stopped, or is not known."""
         return int(self._run("stop", job, JobStatus.CANCELLING, "")) >= 0
+
+    @_guarded
+    def pause(self, job: str) -> bool:
+        """Hand out none of the job's shards; those in hand go on. False where it isn't under way, or is paused."""
+        return bool(self._run("pause", job))
+
+    @_guarded
+    def unpause(self, job: str) -> bool:
+        """Hand out its shards again. False where it was not paused."""
+        return bool(self._run("continue", job))
 
     @_guarded
     def fail(self, job: str, error: ErrorInfo) -> bool:
@@ -209,9 +180,11 @@ class State:
         if not fields:
             return None
         status = JobStatus(fields["status"])
-        needed = Group.CONTROL if status is JobStatus.PLANNING else find_task(fields["task"]).group
-        idle = not status.final and not held
-        served = not idle or any(needed in worker.groups for worker in self.workers())
+        # A task that this process has not: one of another version, or of somebody's own workers.
+        known = all_tasks().get(fields["task"])
+        needed = Group.CONTROL if status is JobStatus.PLANNING else known.group if known else None
+        idle = not status.final and status is not JobStatus.PAUSED and not held
+        served = not idle or needed is None or any(needed in worker.groups for worker in self.workers())
 
         def seconds_of(name: str) -> float | None:
             return float(fields[name]) if fields.get(name) else None
@@ -234,7 +207,7 @@ class State:
             started=seconds_of("started"),
             ended=seconds_of("ended"),
             now=seconds + micros / 1e6,
-            waits_for=None if served else needed.value,
+            waits_for=None if served or needed is None else needed.value,
             rows_before=int(fields.get("rows_before", 0)),
         )
 
@@ -252,15 +225,29 @@ class State:
     # --- the worker's side ---------------------------------------------------------------------------------------
 
     @_guarded
-    def release(self, task: str, window: int) -> list[ShardOrder]:
-        """The shards to send now, so that `window` of the task's shards wait in its queue."""
-        found = self._run("release", task, window)
-        return [ShardOrder(job=j, task=task, shard=int(s), shards=int(n), output=o) for j, s, n, o in found]
+    def release(self, task: str, window: int, queue: str) -> int:
+        """How many messages to send, so that one waits in the task's queue for each waiting shard, up to the window."""
+        return int(self._run("release", task, window, queue))
+
+    @_guarded
+    def take(self, tasks: Collection[str], models: Sequence[str], attempt: str) -> ShardOrder | None:
+        """The shard that is to run now of all jobs of these tasks, its lease taken; None where none waits.
+
+        `models` are those that the worker holds: their jobs go first as far as `warm` allows.
+        """
+        limits = (self.warm.shards, self.warm.seconds, self.warm.new_seconds)
+        served = json.dumps(list(tasks)) if tasks else "[]"
+        held = json.dumps(list(models)) if models else "[]"
+        found = self._run("take", attempt, self._settings.lease_s, served, held, *limits)
+        if found is None:
+            return None
+        job, task, output, shard, shards = found
+        return ShardOrder(job=job, task=task, output=output, shard=shard, shards=shards)
 
     @_guarded
     def claim(self, order: ShardOrder, attempt: str) -> str:
-        """Take the shard's lease. `claimed` where that worked; what stood against it otherwise."""
-        return str(self._run("claim", order.job, order.shard, order.task, attempt, self._settings.lease_s))
+        """Take the lease of this very shard. `claimed` where that worked; what stood against it otherwise."""
+        return str(self._run("claim", order.job, order.shard, attempt, self._settings.lease_s))
 
     @_guarded
     def renew(self, order: ShardOrder, attempt: str, rows: int) -> str:
@@ -281,6 +268,24 @@ class State:
     def fail_shard(self, order: ShardOrder, attempt: str, error: ErrorInfo) -> bool:
         """Give the shard up; the job goes on. True where the job wants finishing."""
         return bool(self._run("fail_shard", order.job, order.shard, attempt, error.model_dump_json()))
+
+    @_guarded
+    def name_rows(self, order: ShardOrder, attempt: str, rows: tuple[int, int] | None) -> bool:
+        """Say that the attempt works on these rows of its shard alone, start…stop-1. False where its lease is lost."""
+        text = "" if rows is None else f"{rows[0]}-{rows[1]}"
+        return bool(self._run("name", order.job, order.shard, attempt, text))
+
+    @_guarded
+    def lost(self, order: ShardOrder, attempt: str, why: Loss) -> tuple[bool, bool]:
+        """The attempt's process is gone. Whether it still held its lease, and whether the job wants finishing."""
+        held, finish = self._run("lost", order.job, order.shard, attempt, why, *self._settings.losses)
+        return bool(held), bool(finish)
+
+    @_guarded
+    def deaths(self, order: ShardOrder) -> list[Death]:
+        """The workers that were lost over this shard, in order."""
+        found = json.loads(self._redis.hget(self._key(order.job, "lost"), str(order.shard)) or "[]")
+        return [Death(Loss(why), *rows) for why, *rows in found]
 
     @_guarded
     def tries(self, order: ShardOrder) -> int:
@@ -306,23 +311,21 @@ class State:
     @_guarded
     def sweep(self) -> tuple[list[str], list[str], int]:
         """Release what nobody works on. The jobs to finish, the jobs to plan, how many leases had run out."""
-        error = ErrorInfo(
-            code="worker_lost",
-            message=f"the worker was lost {self._settings.max_lost} times while it ran this shard",
-        )
-        finish, plan, expired = self._run("sweep", self._settings.max_lost, error.model_dump_json())
+        finish, plan, expired = self._run("sweep", *self._settings.losses)
         return finish, plan, int(expired)
 
     @_guarded
-    def requeue_lost(self, task: str, queue: str, older_than_s: float) -> int:
-        """Release again the shards whose messages are gone: released long ago, unclaimed, and nothing in the queue."""
-        if self._redis.llen(queue):
-            return 0
-        return int(self._run("requeue", task, older_than_s))
-
-    @_guarded
-    def report_worker(self, name: str, groups: Sequence[str], processes: int) -> None:
-        info = json.dumps({"name": name, "groups": list(groups), "processes": processes})
+    def report_worker(
+        self,
+        name: str,
+        groups: Sequence[str],
+        processes: int,
+        devices: Sequence[str] = (),
+        work: Sequence[ShardOrder] = (),
+    ) -> None:
+        """Say that a supervisor is alive, and what it and its processes do."""
+        seen = WorkerInfo(name, list(groups), processes, list(devices), [order.model_dump() for order in work])
+        info = json.dumps(asdict(seen))
         self._redis.set(f"nightshift:worker:{name}", info, ex=60)
         self._redis.sadd("nightshift:workers", name)
 

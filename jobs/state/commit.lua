@@ -1,6 +1,7 @@
 -- ARGV: job, shard, attempt, rows, errors by code (JSON). The shard's part is in storage. Answers whether to finish.
 local id, shard = ARGV[1], ARGV[2]
-if not unfinished(id) then return 0 end
+-- A job that is planned again after Redis was lost takes up its parts from storage: this one, or at its next attempt.
+if not unfinished(id) or status_of(id) == 'planning' then return 0 end
 let_go(id, shard, ARGV[3])
 if redis.call('SETBIT', job_key(id, 'done'), shard, 1) == 0 then
   redis.call('HINCRBY', job_key(id), 'done', 1)

@@ -2,7 +2,8 @@
 -- of those. The job's plan is in storage: its shards may be released. Answers whether to finish.
 local id = ARGV[1]
 if status_of(id) ~= 'planning' then return 0 end
-redis.call('HSET', job_key(id), 'status', 'running', 'shards', ARGV[2], 'rows', ARGV[3], 'max_errors', ARGV[4])
+local status = redis.call('HDEL', job_key(id), 'pause') == 1 and 'paused' or 'running'
+redis.call('HSET', job_key(id), 'status', status, 'shards', ARGV[2], 'rows', ARGV[3], 'max_errors', ARGV[4])
 local done = cjson.decode(ARGV[5])
 for _, shard in ipairs(done) do redis.call('SETBIT', job_key(id, 'done'), shard, 1) end
 redis.call('HSET', job_key(id), 'done', #done, 'rows_done', ARGV[6], 'rows_before', ARGV[6])

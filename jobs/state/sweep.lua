@@ -1,5 +1,5 @@
--- ARGV: how often a shard may lose its worker, error (JSON) for one that did so too often. Releases what nobody works on
--- any more; answers {jobs to finish}, {jobs to plan}, leases that ran out.
+-- ARGV: how often a shard may lose its worker: over no rows, over rows. Releases what nobody works on any more; answers
+-- {jobs to finish}, {jobs to plan}, leases that ran out.
 local time, expired = now(), 0
 local function parted(member)
   return member:match('^(.*)/(%d+)$')
@@ -8,16 +8,7 @@ end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', time, 'LIMIT', 0, 1000)) do
   local id, shard = parted(member)
   expired = expired + 1
-  redis.call('ZREM', P .. 'leases', member)
-  redis.call('HDEL', job_key(id, 'held'), shard)
-  redis.call('HDEL', job_key(id, 'live'), shard)
-  if unfinished(id) then
-    if redis.call('HINCRBY', job_key(id, 'lost'), shard, 1) >= tonumber(ARGV[1]) then
-      fail_shard(id, shard, ARGV[2])
-    else
-      again(id, shard)
-    end
-  end
+  lose(id, shard, 'lease_expired', ARGV[1], ARGV[2])
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', time, 'LIMIT', 0, 1000)) do
   local id, shard = parted(member)
@@ -25,9 +16,13 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', time
   if unfinished(id) then again(id, shard) end
 end
 
-local finish, plan = {}, {}
+local finish, plan, tenants = {}, {}, {}
 for _, id in ipairs(redis.call('ZRANGE', P .. 'active', 0, -1)) do
   if status_of(id) == 'planning' then plan[#plan + 1] = id end
   if finishable(id) then finish[#finish + 1] = id end
+  tenants[redis.call('HGET', job_key(id), 'tenant') or ''] = true
+end
+for _, tenant in ipairs(redis.call('HKEYS', P .. 'served')) do
+  if not tenants[tenant] then redis.call('HDEL', P .. 'served', tenant) end
 end
 return {finish, plan, expired}

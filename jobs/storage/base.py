@@ -95,7 +95,8 @@ def normalized(uri: str, field: str) -> str:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not bucket:
             raise SpecError.of(field, f"{uri!r} names no bucket; write s3://BUCKET/PREFIX/")
-        if {".", ".."} & set(key.split("/")):  # some stores would resolve them, behind every check of a prefix
+        # Some stores and proxies would resolve them, behind every check of a prefix; some decode first, or twice.
+        if {".", ".."} & {part for text in _decoded(uri) for part in text.split("/")}:
             raise SpecError.of(field, f"{uri!r} has a '.' or '..' in its path; write the location out")
         return f"s3://{bucket}/{key}"
     if scheme not in ("", "file"):
@@ -103,9 +104,17 @@ def normalized(uri: str, field: str) -> str:
     path = unquote(urlsplit(uri).path) if scheme else uri
     try:
         absolute = str(Path(path).expanduser().absolute().resolve())
-    except (RuntimeError, OSError) as error:  # a loop of links, an unknown user's home
+    except (RuntimeError, OSError, ValueError) as error:  # a loop of links, an unknown user's home, a zero byte
         raise SpecError.of(field, f"{uri!r} is no path: {error}") from None
     return absolute + "/" if path.endswith("/") and not absolute.endswith("/") else absolute
+
+
+def _decoded(text: str) -> list[str]:
+    """The text, and what percent-decoding it once and more makes of it."""
+    found = [text]
+    while len(found) < 4 and (once := unquote(found[-1])) != found[-1]:
+        found.append(once)
+    return found
 
 
 def named_in_row(uri: str, table: str) -> str:

@@ -1,5 +1,6 @@
 """Local folders as a store. An object appears whole or not at all: written aside, synced, then hard-linked."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -25,6 +26,8 @@ def _translated(path: str) -> Iterator[None]:
     except PermissionError:
         raise AccessDenied(f"no permission for {path}") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise NotFound(f"there is no file {path}: the name is too long") from None
         raise Transient(f"{path}: {error.strerror or error}") from error
 
 

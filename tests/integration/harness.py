@@ -21,6 +21,7 @@ from schemas.manifest import Manifest
 from schemas.shard import ShardOrder
 from workers.attempt import Attempt, Outcome, run_attempt
 from workers.process import Process
+from workers.turns import run_next
 
 
 def spec_for(model: Path, source: str | list[str], output: str, **changes: Any) -> JobSpec:
@@ -72,6 +73,10 @@ class House:
     def attempt(self, job: AcceptedJob, shard: int, shards: int, id: str = "a1") -> Outcome:
         order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=shards)
         return run_attempt(Attempt(order, id, self.process))
+
+    def next(self, task: str = "text-classification") -> Outcome | None:
+        """What a worker does on a message of this task."""
+        return run_next(task, self.process)
 
     def finish(self, job: AcceptedJob) -> Manifest:
         self.control.finish_job(job.id, job.output)

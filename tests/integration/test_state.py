@@ -26,23 +26,50 @@ def running(
     assert not state.start(job, shards, 100, **known)  # type: ignore[arg-type]
 
 
-def released(state: State, window: int = 100) -> list[tuple[str, int]]:
-    return [(o.job, o.shard) for o in state.release(TASK, window)]
+QUEUE = "nightshift." + TASK
 
 
-def test_only_a_window_is_released_in_order(state: State) -> None:
+def taken(state: State, most: int = 100, attempt: str = "") -> list[tuple[str, int]]:
+    """What workers take, one after the other, until nothing waits or they are so many."""
+    found = []
+    for number in range(most):
+        shard = state.take([TASK], [], attempt or f"{time.monotonic_ns()}-{number}")
+        if shard is None:
+            break
+        found.append((shard.job, shard.shard))
+    return found
+
+
+def test_messages_are_sent_for_a_window_of_what_waits(state: State) -> None:
     running(state)
-    assert released(state, 3) == [("job", 0), ("job", 1), ("job", 2)]
-    assert released(state, 3) == []
-    assert state.claim(order(1), "a") == "claimed"
-    assert released(state, 3) == [("job", 3)]
+    assert state.release(TASK, 3, QUEUE) == 3
+    state._redis.rpush(QUEUE, "a", "b", "c")
+    assert state.release(TASK, 3, QUEUE) == 0
+    state._redis.lpop(QUEUE)
+    assert taken(state, 1) == [("job", 0)]
+    assert state.release(TASK, 3, QUEUE) == 1
+    assert taken(state, 8) == [("job", shard) for shard in range(1, 9)]
+    assert state.release(TASK, 3, QUEUE) == 0, "one shard waits, two messages are there"
+    state._redis.delete(QUEUE)
+    assert state.release(TASK, 3, QUEUE) == 1, "messages that are lost are missed at once"
+    assert taken(state) == [("job", 9)]
+    assert state.release(TASK, 3, QUEUE) == 0
 
 
 def test_the_more_urgent_then_the_older_job_goes_first(state: State) -> None:
     running(state, job="late", accepted=3.0, shards=2)
     running(state, job="early", accepted=2.0, shards=2)
     running(state, job="urgent", accepted=4.0, shards=2, priority=9)
-    assert [job for job, _ in released(state)] == ["urgent", "urgent", "early", "early", "late", "late"]
+    assert [job for job, _ in taken(state)] == ["urgent", "urgent", "early", "late", "early", "late"]
+
+
+def test_a_shard_is_taken_once_though_asked_for_twice(state: State) -> None:
+    """The answer was lost on its way, and the worker asks again."""
+    running(state)
+    assert taken(state, 2, "a") == [("job", 0), ("job", 0)]
+    assert taken(state, 1, "b") == [("job", 1)]
+    state.put_back(order(0), "a")
+    assert taken(state, 2, "c") == [("job", 0), ("job", 0)]
 
 
 def test_a_shard_is_claimed_once(state: State) -> None:
@@ -84,9 +111,9 @@ def test_a_job_without_shards_ends_at_once(state: State) -> None:
     assert state.start("job", 0, 0, None, [], 0, {})
 
 
-def test_what_is_done_already_is_not_released(state: State) -> None:
+def test_what_is_done_already_is_not_handed_out(state: State) -> None:
     running(state, done=[0, 2, 9], rows_done=30, errors={"x": 1})
-    assert [shard for _, shard in released(state)] == [1, 3, 4, 5, 6, 7, 8]
+    assert [shard for _, shard in taken(state)] == [1, 3, 4, 5, 6, 7, 8]
     progress = state.progress("job")
     assert progress is not None
     assert (progress.shards_done, progress.rows_done, progress.errors) == (3, 30, {"x": 1})
@@ -94,32 +121,29 @@ def test_what_is_done_already_is_not_released(state: State) -> None:
 
 def test_a_shard_put_back_comes_again(state: State) -> None:
     running(state, shards=1)
-    assert released(state) == [("job", 0)]
-    state.claim(order(0), "a")
+    assert taken(state, attempt="a") == [("job", 0)] * 100
     state.put_back(order(0), "a")
-    assert released(state) == [("job", 0)]
+    assert taken(state) == [("job", 0)]
     assert state.tries(order(0)) == 0
 
 
 def test_a_delayed_shard_waits_for_the_sweep(state: State) -> None:
     running(state, shards=1)
-    released(state)
-    state.claim(order(0), "a")
+    taken(state, 1, "a")
     state.put_back(order(0), "a", 0.4)
     state.sweep()
-    assert released(state) == []
+    assert taken(state) == []
     assert state.tries(order(0)) == 1
-    wait_for("the delay is over", lambda: state.sweep() and released(state) == [("job", 0)], 5)
+    wait_for("the delay is over", lambda: state.sweep() and taken(state) == [("job", 0)], 5)
 
 
 def test_a_lease_that_runs_out_is_released_again_then_given_up(state: State, settings: Settings) -> None:
     short = State(settings.model_copy(update={"lease_s": 0.05, "max_lost": 2}))
     running(short, shards=1)
-    for _ in range(2):
-        assert released(short) == [("job", 0)]
-        assert short.claim(order(0), "a") == "claimed"
+    for attempt in ("a", "b"):
+        assert taken(short, 1, attempt) == [("job", 0)]
         wait_for("the lease runs out", lambda: short.sweep()[2] == 1, 5)
-    assert released(short) == []
+    assert taken(short) == []
     assert short.failed_shards("job")[0].code == "worker_lost"
     assert short.sweep()[0] == ["job"]
     assert short.renew(order(0), "a", 1) == "lost"
@@ -138,8 +162,7 @@ def test_a_late_commit_of_a_lost_shard_counts(state: State, settings: Settings) 
 
 def test_cancel_stops_releases_and_waits_for_the_shards_in_hand(state: State) -> None:
     running(state)
-    released(state, 2)
-    state.claim(order(0), "a")
+    taken(state, 1, "a")
     assert state.cancel("job")
     assert not state.cancel("job")
     assert state.claim(order(1), "b") == "cancelling"
@@ -148,7 +171,8 @@ def test_cancel_stops_releases_and_waits_for_the_shards_in_hand(state: State) ->
     assert progress is not None
     assert not progress.finishable
     assert state.put_back(order(0), "a")
-    assert released(state) == []
+    assert taken(state) == []
+    assert state.release(TASK, 3, QUEUE) == 0
 
 
 def test_too_many_errors_fail_the_job(state: State) -> None:
@@ -165,17 +189,7 @@ def test_too_many_errors_fail_the_job(state: State) -> None:
     )
 
 
-def test_a_lost_message_is_sent_again(state: State) -> None:
-    running(state, shards=2)
-    assert released(state) == [("job", 0), ("job", 1)]
-    state.claim(order(0), "a")
-    time.sleep(0.05)
-    assert state.requeue_lost(TASK, "some.empty.queue", 10) == 0
-    assert state.requeue_lost(TASK, "some.empty.queue", 0.01) == 1
-    assert released(state) == [("job", 1)]
-
-
-def test_a_message_of_an_unknown_job(state: State) -> None:
+def test_a_claim_on_an_unknown_job(state: State) -> None:
     assert state.claim(order(0, "stranger"), "a") == "unknown"
     assert not state.commit(order(0, "stranger"), "a", 1, {})
     assert state.progress("stranger") is None
@@ -222,7 +236,7 @@ def test_redis_away_says_what_to_do() -> None:
 def test_bytes_a_shard_are_few(state: State) -> None:
     """100,000 shards in Redis: a bitmap, and the window."""
     running(state, shards=100_000, done=list(range(0, 100_000, 2)))
-    assert len(released(state, 50)) == 50
+    assert len(taken(state, 50)) == 50
     keys = list(state._redis.scan_iter("nightshift:*"))
     assert sum(state._redis.memory_usage(key) for key in keys) < 100_000
 
@@ -234,7 +248,8 @@ def test_nothing_is_left_of_an_ended_job_but_what_expires(state: State, settings
     short.claim(order(1), "b")
     short.cancel("job")
     short.finish("job", JobStatus.CANCELLED)
-    wait_for("the leases run out", lambda: short.sweep()[2] == 2, 5)
+    expired: list[int] = []
+    wait_for("the leases run out", lambda: expired.append(short.sweep()[2]) or sum(expired) == 2, 5)
     short.commit(order(0), "a", 1, {"x": 1})
     left = [key for key in short._redis.scan_iter("nightshift:*") if short._redis.ttl(key) < 0]
     assert left == []

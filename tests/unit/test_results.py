@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from jobs.cli.results import _finite, shown
-from jobs.results import to_rows
+from jobs.cli.results import shown
+from jobs.results import to_json, to_rows
 
 
 def test_text_that_is_not_utf8_and_nanoseconds() -> None:
@@ -16,7 +16,7 @@ def test_text_that_is_not_utf8_and_nanoseconds() -> None:
 
 
 def test_json_has_no_nan() -> None:
-    assert _finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
+    assert to_json({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
 
 
 def test_a_shown_row_has_no_control_characters_and_fits() -> None:

@@ -1,0 +1,50 @@
+"""`pause` and `continue`: a job held back, and let go on."""
+
+import sys
+
+import click
+
+from jobs.broker import Broker, make_app
+from jobs.cli.lifecycle import quiet_settings
+from jobs.cli.lookup import find_job
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from schemas.job import AcceptedJob
+
+
+def _found(job: str) -> tuple[Settings, AcceptedJob]:
+    settings = quiet_settings()
+    return settings, find_job(job, Storage(), settings)
+
+
+@click.command()
+@click.argument("job")
+def pause(job: str) -> None:
+    """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished.
+
+    \b
+    nightshift pause 20261120-031500-k3v9x2
+    """
+    settings, found = _found(job)
+    if not State(settings).pause(found.id):
+        click.echo(f"job {found.id} is not under way, or paused already", err=True)
+        sys.exit(1)
+    click.echo(f"paused {found.id}; go on with: nightshift continue {found.id}")
+
+
+@click.command(name="continue")
+@click.argument("job")
+def continue_(job: str) -> None:
+    """Let a paused job go on.
+
+    \b
+    nightshift continue 20261120-031500-k3v9x2
+    """
+    settings, found = _found(job)
+    state = State(settings)
+    if not state.unpause(found.id):
+        click.echo(f"job {found.id} is not paused", err=True)
+        sys.exit(1)
+    Broker(make_app(settings, "cli")).release(state, found.spec.task_schema)
+    click.echo(f"continuing {found.id}")

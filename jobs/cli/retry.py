@@ -1,0 +1,42 @@
+"""`retry`: what a job could not do, as a job of its own."""
+
+import json
+
+import click
+
+from jobs.cli.lifecycle import conclude, json_option, quiet_settings, reachable, run_to_end
+from jobs.cli.lookup import find_job
+from jobs.cli.run import processes_option
+from jobs.files import read_manifest
+from jobs.retry import accept_retry, nothing_to_retry
+from jobs.storage import Storage
+
+
+@click.command()
+@click.argument("job")
+@click.option("--output", help="Where the answers go; by default beside the job's own, OUTPUT-retry-1/ and so on.")
+@processes_option
+@json_option
+def retry(job: str, output: str | None, processes: int | None, as_json: bool) -> None:
+    """Run the records of a job that have an error once more, and what it lost or never came to, and wait.
+
+    The job is named by its id or output location, must have ended and stays as it is: the new answers have a location
+    and a manifest of their own. `nightshift results JOB --with-retries` reads both as one. Exits as `run` does; with 0
+    where there is nothing to retry. A retry that was interrupted goes on where it stopped: run it again.
+
+    \b
+    nightshift retry s3://annotated/reviews/
+    nightshift retry 20261120-031500-k3v9x2 --output s3://annotated/reviews-again/
+    """
+    settings = quiet_settings()
+    storage = Storage()
+    parent = find_job(job, storage, settings)
+    manifest = read_manifest(parent.output, storage)
+    if manifest is not None and nothing_to_retry(manifest):
+        click.echo(f"nothing to retry: every record of job {parent.id} has an answer", err=True)
+        if as_json:
+            click.echo(json.dumps({"job": None, "parent": parent.id}))
+        return
+    reachable(settings)
+    accepted = accept_retry(parent, output, storage, settings)
+    conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
