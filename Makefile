@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 OLD := .venv-transformers4
 STAMP := $(VENV)/.installed
 # What tests share, and the benchmarks, are typed as strictly as the product.
-TYPED := $(wildcard tests/*.py benchmarks/*.py benchmarks/parity/*.py) tests/acceptance/cli.py tests/integration/harness.py tests/tasks/conformance.py
+TYPED := $(wildcard tests/*.py benchmarks/*.py benchmarks/parity/*.py) tests/acceptance/api.py tests/acceptance/cli.py tests/integration/harness.py tests/tasks/conformance.py $(wildcard tests/faults/*.py)
 
-.PHONY: install demo test check format docs bench parity clean
+.PHONY: install demo test faults api-check locks deploy-check check format docs bench parity clean
 
 install: $(STAMP)
 
@@ -20,7 +20,25 @@ demo: install
 	$(BIN)/nightshift demo
 
 test: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The whole fault campaign; the random killer once for each seed.
+SEEDS ?= 1 2 3
+faults: install
+	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults -m "slow or not slow" --timeout 1800
+
+# The API against its OpenAPI document, for up to twenty minutes; `make test` has a short run of the same.
+api-check: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/acceptance/test_contract.py -m "slow or not slow" --timeout 1800
+
+# The images' lock files, anew from pyproject.toml.
+locks: install
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	PATH="$(abspath $(BIN)):$$PATH" deploy/lock.sh
+
+# What the api image does, in a clean virtual environment from its lock file.
+deploy-check:
+	$(PYTHON) deploy/check.py
 
 check: install
 	$(BIN)/ruff check .

@@ -1,0 +1,237 @@
+"""The stage of the campaign: a copy of the packages with the stub task in it, real workers of that, jobs on them."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.broker import Broker, make_app
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from jobs.submit import accept, enqueue
+from jobs.validate import validate
+from schemas.errors import NotFound
+from schemas.job import AcceptedJob, parse_spec
+from schemas.layout import MANIFEST, child
+from schemas.manifest import Manifest
+from tests.acceptance.cli import environment
+from tests.faults.invariants import Ended, check
+from tests.servers import wait_for
+
+ROOT = Path(__file__).parents[2]
+OVERLAY = Path(__file__).parent / "overlay"
+#: The two entry points that Celery's processes import.
+APPS = ("workers/celery_app.py", "jobs/control_app.py")
+#: Generous: the machine may be busy. What it bounds is seconds where nothing fails.
+BOUND_S = 240.0
+
+
+def copy_packages(root: Path) -> Path:
+    """The packages with the stub task's files; each of the two Celery apps imports the failpoints."""
+    for name in ("schemas", "jobs", "workers"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(OVERLAY, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "ruff.toml"))
+    for app in APPS:
+        with (root / app).open("a") as file:
+            file.write("\nimport failpoints\n")
+    return root
+
+
+def make_stub_model(folder: Path) -> Path:
+    """The files that a producer looks for in a model; the stub task loads none of them."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["StubForNoise"]}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return folder
+
+
+@dataclass
+class Failpoints:
+    """The test's side of the failpoints: arms them, and sees which were reached."""
+
+    folder: Path
+    _armed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("armed", "fired"):
+            (self.folder / name).mkdir(parents=True)
+
+    def arm(self, step: str, action: str, shard: int | None = None) -> None:
+        """Let the first process that reaches the step `kill`, `stop` or `hang` itself there."""
+        self._armed += 1
+        of = "any" if shard is None else shard
+        aside = self.folder / f"{step}-{self._armed}"
+        aside.write_text(action)
+        aside.rename(self.folder / "armed" / f"{step}@{of}~{self._armed}")
+
+    def fired(self, step: str = "") -> list[int]:
+        """The processes that reached the step, or any."""
+        return [int(file.name.rsplit("~", 1)[1]) for file in (self.folder / "fired").glob(f"{step}*")]
+
+    @property
+    def waiting(self) -> list[str]:
+        """The steps that nobody has reached."""
+        return [file.name for file in (self.folder / "armed").iterdir()]
+
+    def claims(self, job: str) -> Counter[int]:
+        """How often each shard of the job was claimed."""
+        return Counter(int(line.split()[1]) for line in self._asked() if line.startswith(f"{job} "))
+
+    @property
+    def in_vain(self) -> int:
+        """How many messages found no shard to claim."""
+        return self._asked().count("nothing")
+
+    def _asked(self) -> list[str]:
+        file = self.folder / "claims"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@dataclass
+class Worker:
+    """A `nightshift worker` and everything it started."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def family(self) -> list[psutil.Process]:
+        """The supervisor, its Celery processes, and their children."""
+        try:
+            top = psutil.Process(self.process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self) -> None:
+        """kill -9 of all of it, as when a machine is lost."""
+        end(self.family())
+        self.process.wait()
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+
+def end(family: list[psutil.Process]) -> None:
+    for member in family:
+        if member.is_running():
+            member.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+@dataclass
+class Submitted:
+    """A job on the stage, and the files it reads."""
+
+    accepted: AcceptedJob
+    inputs: list[str]
+
+    @property
+    def id(self) -> str:
+        return self.accepted.id
+
+    @property
+    def output(self) -> str:
+        return self.accepted.output
+
+
+@dataclass
+class Stage:
+    """A deployment of the copy: one Redis, and workers as they are started. `env` is its processes' alone."""
+
+    copy: Path
+    folder: Path
+    settings: Settings
+    failpoints: Failpoints
+    env: dict[str, str] = field(default_factory=dict)
+    _workers: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = State(self.settings)
+        self.broker = Broker(make_app(self.settings, "stage"))
+        self.storage = Storage()
+        self.model = make_stub_model(self.folder / "model")
+
+    @contextmanager
+    def worker(self, *arguments: str, **env: str) -> Iterator[Worker]:
+        """A worker, gone with the context, whatever state it is in."""
+        self._workers += 1
+        log = self.folder / f"worker-{self._workers}.log"
+        command = [sys.executable, "-m", "jobs.cli.main", "worker", *arguments]
+        own = {"PYTHONPATH": str(self.copy), "FAULTS": str(self.failpoints.folder)} | self.env | env
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, env=environment(**self.settings.environment(own)), cwd=self.copy,
+                stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        worker = Worker(process, log)
+        try:
+            yield worker
+        finally:
+            family = worker.family()
+            process.terminate()
+            try:
+                process.wait(self.settings.grace_s + 15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            end(family)
+
+    def submit(self, source: str | list[str], output: str, **changes: Any) -> Submitted:
+        """A job of the stub task, or of another, over these tables with columns `id` and `text`."""
+        files = [source] if isinstance(source, str) else source
+        spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": {"uri": output}}
+        accepted = accept(
+            validate(parse_spec(spec | changes), self.storage, self.settings), self.storage, self.settings
+        )
+        enqueue(accepted.job, self.state, self.broker)
+        return Submitted(accepted.job, files)
+
+    def job(self, name: str, rows: int, *, texts: list[str] | None = None, **changes: Any) -> Submitted:
+        """A job over a new local table of so many rows; by default 10 rows a shard, 2 batches each."""
+        file = write_table(self.folder / f"{name}.parquet", texts or [f"text {i}" for i in range(rows)])
+        usual = {"shard": {"rows": 10}, "batch_size": 5}
+        return self.submit(str(file), str(self.folder / name), **(usual | changes))
+
+    def ended(self, job: Submitted, bound_s: float = BOUND_S) -> Ended:
+        """The job's location at the moment its manifest is there."""
+
+        def there() -> bool:
+            try:
+                return bool(self.storage.stat(child(job.output, MANIFEST)))
+            except NotFound:
+                return False
+
+        wait_for(f"job {job.id} has ended", there, timeout_s=bound_s)
+        return Ended.seen(job.output, self.storage)
+
+    def check(
+        self,
+        ended: Ended,
+        job: Submitted,
+        bound_s: float = BOUND_S,
+        attempts: int = 1,
+        meanwhile: list[Ended] | None = None,
+        was: dict[str, str] | None = None,
+    ) -> Manifest:
+        """The job's invariants, no shard claimed more than so many times."""
+        claims = self.failpoints.claims(job.id)
+        return check(
+            ended, job.inputs, bound_s, attempts=claims, most_attempts=attempts, meanwhile=meanwhile or (), was=was
+        )
+
+
+def write_table(file: Path, texts: list[str], row_group: int = 1000) -> Path:
+    table = pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())})
+    pq.write_table(table, file, row_group_size=row_group)
+    return file
