@@ -91,6 +91,7 @@ def _on_hub(source: str, revision: str | None) -> _Found:
         EntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         HTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -103,6 +104,8 @@ def _on_hub(source: str, revision: str | None) -> _Found:
         config = hf_hub_download(source, "config.json", revision=info.sha)
         files = [sibling.rfilename for sibling in info.siblings or []]
         return _Found(files, _parsed(Path(config).read_bytes(), source), info.sha)
+    except HFValidationError as error:
+        raise SpecError.of("model", f"{source!r} is neither a folder nor a name that the hub has: {error}") from None
     except GatedRepoError:
         raise SpecError.of("model", f"{source!r} is gated: accept its terms on the hub and set HF_TOKEN") from None
     except RevisionNotFoundError:

@@ -7,6 +7,7 @@ import importlib
 import signal
 import sys
 from difflib import get_close_matches
+from keyword import iskeyword
 
 import click
 
@@ -19,12 +20,18 @@ COMMANDS = {
     "run": ("run", "Run a job and wait for it, with progress."),
     "plan": ("run", "Validate a job; print shards, records and estimated time."),
     "resume": ("run", "Go on with a job that stopped."),
+    "retry": ("retry", "Run a job's error rows, and what it lost, again."),
+    "recover": ("recover", "Rebuild Redis from the catalog."),
     "results": ("results", "Print a job's rows."),
     "status": ("jobs", "Where a job stands; without one, all that are under way."),
     "submit": ("run", "Hand a job to a deployment's workers and return."),
     "watch": ("jobs", "Follow a job until it ends."),
     "cancel": ("jobs", "Stop a job."),
+    "pause": ("pause", "Hold a job back; shards in hand are finished."),
+    "continue": ("pause", "Let a paused job go on."),
     "worker": ("worker", "Run shards for a deployment."),
+    "api": ("api", "Serve the HTTP API."),
+    "token": ("token", "Make, list and revoke the API's tokens."),
     "tasks": ("catalogue", "The task catalogue, with parameters."),
     "schema": ("catalogue", "The JSON Schema of a job spec."),
     "demo": ("demo", "Classify real text with a real model, here, now."),
@@ -42,7 +49,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"jobs.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        name = cmd_name + "_" * iskeyword(cmd_name)
+        command = getattr(importlib.import_module(f"jobs.cli.{COMMANDS[cmd_name][0]}"), name)
         assert isinstance(command, click.Command)
         return command
 

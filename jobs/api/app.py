@@ -1,0 +1,79 @@
+"""The application: its routes, its errors, and its OpenAPI document."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from jobs.api import catalogue, events, jobs, listing, metrics, problems, results, submission
+from jobs.api.observed import Observed
+from jobs.api.problems import ProblemDocument
+from jobs.api.service import Service
+from schemas import __version__
+from schemas.job import JobSpec
+from schemas.tasks import all_tasks
+
+_REF = "#/components/schemas/{model}"
+
+
+def make_app(service: Service) -> FastAPI:
+    """The API of a deployment."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.loop = asyncio.get_running_loop()
+        yield
+
+    app = FastAPI(
+        title="Nightshift",
+        version=__version__,
+        description="Batch inference: submit jobs, follow them, read their results.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        generate_unique_id_function=lambda route: route.name.rstrip("_"),
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.metrics = metrics.Metrics()
+    app.state.shutdown = asyncio.Event()
+    problems.install(app)
+    for module in (submission, listing, results, events, jobs, catalogue, metrics):
+        app.include_router(module.router)
+    app.add_middleware(Observed, metrics=app.state.metrics)
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(made())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the job spec and the problems as components, and no error but ours."""
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (JobSpec, ProblemDocument):
+        schema = model.model_json_schema(ref_template=_REF)
+        components |= schema.pop("$defs", {})
+        components[model.__name__] = schema
+    tasks = all_tasks().values()
+    components["JobSpec"]["properties"]["task"]["enum"] = [name for t in tasks for name in (t.id, *t.aliases)]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components.pop(unused, None)
+    document["components"]["schemas"] = dict(sorted(components.items()))
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            if body.get("schema") == {"$ref": "JobSpec"}:
+                body["schema"] = {"$ref": "#/components/schemas/JobSpec"}
+            answers = operation["responses"]
+            if "HTTPValidationError" in str(answers.get("422")):
+                answers["422"] = problems.answers(422)[422]
+    return document

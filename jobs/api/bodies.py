@@ -1,0 +1,45 @@
+"""Request bodies: JSON alone, read up to a limit, with nothing in it that couldn't be written again."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from jobs.api.problems import BadRequest, TooLarge, UnsupportedMedia
+from jobs.api.service import Service
+
+
+async def _body(request: Request) -> Any:
+    service: Service = request.app.state.service
+    limit = service.settings.max_request_kb << 10
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"the body is larger than {limit:,} bytes, which max_request_kb allows")
+        chunks.append(chunk)
+    if not size:
+        return None
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise UnsupportedMedia(f"the body is {kind or 'of no type'}; send application/json")
+    return parse(b"".join(chunks))
+
+
+def parse(data: bytes) -> Any:
+    """The JSON. Raises BadRequest where it is none: NaN, numbers and nesting without end, halves of characters."""
+    try:
+        found = json.loads(data, parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is no JSON: {error}") from None
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+#: The body as JSON; None where there is none.
+Body = Annotated[Any, Depends(_body)]

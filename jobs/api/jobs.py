@@ -1,0 +1,141 @@
+"""One job: where it stands, and what can be done to it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import Response as Plain
+
+from jobs.api.bodies import Body
+from jobs.api.problems import Conflict, answers
+from jobs.api.service import Reading, Submitting
+from jobs.api.shapes import JobDetail, Submitted
+from jobs.files import read_manifest
+from jobs.results import NotFinished
+from jobs.retry import accept_retry, nothing_to_retry
+from jobs.storage.base import normalized
+from jobs.submit import Found, enqueue
+from schemas.errors import SpecError
+from schemas.layout import MANIFEST, child
+from schemas.manifest import Manifest
+
+router = APIRouter(tags=["jobs"])
+
+Id = Annotated[str, Path(description="A job's id.", examples=["20261120-031500-k3v9x2"])]
+
+
+@router.get("/v1/jobs/{id}", responses=answers(404))
+def job(asked: Reading, id: Id) -> JobDetail:
+    """A job, and where it stands. While Redis is away, what storage knows of it."""
+    return asked.service.detail(asked.service.job(id, asked.who))
+
+
+@router.post("/v1/jobs/{id}:cancel", status_code=202, responses=answers(404, 409))
+def cancel(asked: Submitting, id: Id) -> JobDetail:
+    """Stop a job. Workers leave it at their next batch; the parts that are done stay, named by its manifest."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    service.unfinished(found)
+    if not service.ask(lambda state: state.cancel(found.id)):
+        raise Conflict(f"job {id} is not under way, or is being stopped already")
+    service.broker.finish_job(found.id, found.output)
+    return service.detail(found)
+
+
+@router.post("/v1/jobs/{id}:pause", status_code=202, responses=answers(404, 409))
+def pause(asked: Submitting, id: Id) -> JobDetail:
+    """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    service.unfinished(found)
+    if not service.ask(lambda state: state.pause(found.id)):
+        raise Conflict(f"job {id} is not under way, or paused already")
+    return service.detail(found)
+
+
+@router.post("/v1/jobs/{id}:continue", status_code=202, responses=answers(404, 409))
+def continue_(asked: Submitting, id: Id) -> JobDetail:
+    """Let a paused job go on."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    service.unfinished(found)
+    if not service.ask(lambda state: state.unpause(found.id)):
+        raise Conflict(f"job {id} is not paused")
+    service.ask(lambda state: service.broker.release(state, found.spec.task_schema))
+    return service.detail(found)
+
+
+@router.post("/v1/jobs/{id}:resume", status_code=202, responses=answers(404, 409))
+def resume(asked: Submitting, id: Id) -> JobDetail:
+    """Go on with a job that Redis has forgotten: only what is missing is run. One under way goes on as it is."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    service.unfinished(found)
+    service.ask(lambda state: enqueue(found, state, service.broker))
+    return service.detail(found)
+
+
+_RETRY: dict[str, Any] = {
+    "requestBody": {
+        "required": False,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "output": {
+                            "type": "string",
+                            "minLength": 1,
+                            "description": "Where the answers go; by default beside the job's own.",
+                        }
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/jobs/{id}:retry", status_code=202, responses=answers(400, 404, 409, 413, 415, 422), openapi_extra=_RETRY
+)
+def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitted:
+    """Run the records of an ended job that have an error once more, and what it lost, as a job of its own."""
+    service = asked.service
+    output = _retry_output(body)
+    parent = service.job(id, asked.who)
+    manifest = read_manifest(parent.output, service.storage)
+    if manifest is not None and nothing_to_retry(manifest):
+        raise Conflict(f"nothing to retry: every record of job {id} has an answer")
+    service.ask(lambda state: state.ping())
+    with service.one_more(asked.who):
+        service.check_quota(asked.who)
+        accepted = accept_retry(parent, output, service.storage, service.settings_for(asked.who))
+        if accepted.found is not Found.ENDED:
+            service.ask(lambda state: enqueue(accepted.job, state, service.broker))
+    response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
+    return Submitted(**dict(service.detail(accepted.job)), found=accepted.found.value)
+
+
+def _retry_output(body: Any) -> str | None:
+    if body is None:
+        return None
+    if not isinstance(body, dict) or set(body) - {"output"}:
+        raise SpecError.of("", "the body is an object with 'output' alone, or nothing")
+    output = body.get("output")
+    if "output" in body and (not isinstance(output, str) or not output):
+        raise SpecError.of("output", f"{output!r} is no location")
+    return None if output is None else normalized(output, "output")
+
+
+@router.get(
+    "/v1/jobs/{id}/manifest",
+    response_model=Manifest,
+    responses=answers(404, 409),
+)
+def manifest(asked: Reading, id: Id) -> Plain:
+    """`_manifest.json` as it stands: how the job ended, and its parts."""
+    found = asked.service.job(id, asked.who)
+    if asked.service.end(found) is None:
+        raise NotFinished(f"job {id} has not ended: it has no manifest yet")
+    return Plain(asked.service.storage.read(child(found.output, MANIFEST)), media_type="application/json")

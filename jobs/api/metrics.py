@@ -1,0 +1,104 @@
+"""Metrics, all of them declared here, and whether the server lives and is of use."""
+
+from collections import Counter as Counts
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.requests import Request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from jobs.api.problems import answers
+from jobs.api.service import Overseeing, Service
+from jobs.api.shapes import Health, Readiness
+from jobs.state import State
+from schemas.errors import ServiceUnavailable
+from schemas.layout import child
+from schemas.manifest import JobStatus
+from schemas.task import Group
+
+router = APIRouter(tags=["operations"])
+
+
+class Metrics:
+    """Of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "nightshift_http_requests", "Requests by route and status.", ["method", "route", "status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "nightshift_http_seconds", "Seconds to the end of an answer, event streams left out.", ["method", "route"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.redis = Gauge("nightshift_redis_up", "Whether Redis answers.", registry=self.registry)
+        self.jobs = Gauge("nightshift_jobs", "Jobs that have not ended.", ["status"], registry=self.registry)
+        self.shards = Gauge("nightshift_shards_running", "Shards that workers have in hand.", registry=self.registry)
+        self.processes = Gauge(
+            "nightshift_worker_processes", "Worker processes by group.", ["group"], registry=self.registry
+        )
+
+    def look(self, service: Service) -> None:
+        """Ask Redis for what is counted there."""
+        try:
+            statuses, shards, processes = service.ask(_seen)
+        except ServiceUnavailable:
+            self.redis.set(0)
+            for gauge in (self.jobs, self.processes):
+                gauge.clear()
+            self.shards.set(float("nan"))
+            return
+        self.redis.set(1)
+        self.shards.set(shards)
+        for status in JobStatus:
+            if not status.final:
+                self.jobs.labels(status).set(statuses[status])
+        for group in Group:
+            self.processes.labels(group).set(processes[group])
+
+
+def _seen(state: State) -> tuple[Counts[str], int, Counts[str]]:
+    statuses: Counts[str] = Counts()
+    shards = 0
+    for id in state.active_jobs():
+        progress = state.progress(id)
+        if progress is not None:
+            statuses[progress.status] += 1
+            shards += progress.shards_running
+    processes: Counts[str] = Counts()
+    for worker in state.workers():
+        for group in worker.groups:
+            processes[group] += worker.processes
+    return statuses, shards, processes
+
+
+@router.get("/healthz")
+def healthz() -> Health:
+    """Whether the server lives."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=answers())
+def readyz(request: Request) -> Readiness:
+    """Whether the server is of use: the catalog can be read. Redis may be away: then nothing can be submitted."""
+    service: Service = request.app.state.service
+    next(iter(service.storage.list(child(service.settings.catalog_uri, "jobs/"))), None)
+    try:
+        service.ask(lambda state: state.ping())
+    except ServiceUnavailable:
+        return Readiness(status="ready", redis="away")
+    return Readiness(status="ready", redis="up")
+
+
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("/metrics", responses=_TEXT | answers(), response_class=Response)
+def metrics(asked: Overseeing, request: Request) -> Response:
+    """For Prometheus. Needs the scope `admin`: it counts what all tenants do."""
+    counted: Metrics = request.app.state.metrics
+    counted.look(asked.service)
+    return Response(generate_latest(counted.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,201 @@
+"""What a job made: rows as pages of JSON or as an Arrow stream, its errors, its shards."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from jobs.api.jobs import Id
+from jobs.api.problems import NotAcceptable, answers
+from jobs.api.rows import CURSOR, Place, batches_from, ipc_stream, limited, numbered, only_errors, page
+from jobs.api.service import Reading, Service
+from jobs.api.shapes import ErrorPage, LostView, RowPage, ShardPage, ShardView, SliceView
+from jobs.files import list_parts, read_manifest
+from jobs.merged import merged_batches
+from jobs.state.tenants import ShardsNow, shards_now
+from jobs.storage import ObjectInfo
+from schemas.errors import NotFound, ServiceUnavailable, SpecError
+from schemas.job import AcceptedJob
+from schemas.layout import PLAN, child
+from schemas.plan import Shard, from_batch
+
+router = APIRouter(tags=["results"])
+
+ARROW = "application/vnd.apache.arrow.stream"
+JSON = "application/json"
+#: Slices of a shard, and lost shards, that an answer lists.
+LISTED = 100
+
+#: As text, since JSON Schema's booleans are `true` and `false` alone, and a query's would be more.
+Flag = Literal["true", "false"]
+Cursor = Annotated[str | None, Query(pattern=CURSOR, description="`next` of a page.")]
+
+_ROWS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page of rows, or all of them from the cursor on as an Arrow IPC stream.",
+        "content": {
+            JSON: {"schema": {"$ref": "#/components/schemas/RowPage"}},
+            ARROW: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.get("/v1/jobs/{id}/results", responses=_ROWS | answers(404, 406, 409, 422), response_model=RowPage)
+def results(
+    asked: Reading,
+    id: Id,
+    limit: Annotated[
+        int | None, Query(ge=1, le=100_000, description="Rows of a page, 100 by default; of a stream all by default.")
+    ] = None,
+    cursor: Cursor = None,
+    errors: Annotated[Flag, Query(description="Only rows with an error.")] = "false",
+    partial: Annotated[Flag, Query(description="Of a job that has not ended: the rows that are there.")] = "false",
+    with_retries: Annotated[
+        Flag, Query(description="With the answers of its retries in the places of errors. A late page is slow.")
+    ] = "false",
+    accept: Annotated[str, Header(description=f"`{JSON}` or `{ARROW}`.")] = JSON,
+) -> Response | RowPage:
+    """The job's rows in input order: `prediction`, `error`, where each came from, and the columns it kept."""
+    service = asked.service
+    if with_retries == "true" and partial == "true":
+        raise SpecError.of("with_retries", "is for a job that has ended; partial for one that has not")
+    found = service.job(id, asked.who)
+    kind = _chosen(accept)
+    place = Place.parse(cursor)
+    only = errors == "true"
+    if with_retries == "true":
+        merged = merged_batches(found, service.storage, service.settings.catalog_uri, errors_only=only)
+        rows = numbered(merged, place.row)
+    else:
+        rows = batches_from(found, place, service.storage, partial=partial == "true", errors_only=only)
+    if kind == JSON:
+        made = page(rows, limit or 100, only and with_retries == "false")
+        return RowPage(rows=made.rows, next=None if made.next is None else str(made.next))
+    batches: Iterator[pa.RecordBatch] = (batch for _, batch in rows)
+    if only:
+        batches = only_errors(batches)
+    stream = ipc_stream(limited(batches, limit))
+    # The first piece now: what is wrong with the job is an answer of its own, not a stream that breaks off.
+    first = next(stream)
+    return StreamingResponse(_chained(first, stream), media_type=ARROW)
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _chosen(accept: str) -> str:
+    """What to answer with: Arrow where it is named, JSON where it may be. Raises NotAcceptable."""
+    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    if ARROW in kinds:
+        return ARROW
+    if {JSON, "application/*", "*/*", ""} & set(kinds):
+        return JSON
+    raise NotAcceptable(f"there is {JSON} and {ARROW}, not {accept!r}")
+
+
+@router.get("/v1/jobs/{id}/errors", responses=answers(404, 409, 422))
+def errors(
+    asked: Reading,
+    id: Id,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Cursor = None,
+    partial: Annotated[Flag, Query(description="Of a job that has not ended: what is there.")] = "false",
+) -> ErrorPage:
+    """What went wrong: error rows by code, shards without a part, and the rows themselves page by page."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    rows = batches_from(found, Place.parse(cursor), service.storage, partial=partial == "true", errors_only=True)
+    made = page(rows, limit, errors_only=True)
+    manifest = read_manifest(found.output, service.storage)
+    counts: dict[str, int] = {}
+    if manifest is not None:
+        counts = manifest.errors
+    elif (progress := service.progress(found)[0]) is not None:
+        counts = progress.errors
+    lost = [
+        LostView(
+            shard=one.shard,
+            error=one.error,
+            slices=[SliceView(uri=s.uri, first_row=s.first_row, rows=s.rows) for s in one.slices[:LISTED]],
+        )
+        for one in (manifest.lost[:LISTED] if manifest is not None else [])
+    ]
+    return ErrorPage(errors=counts, lost=lost, rows=made.rows, next=None if made.next is None else str(made.next))
+
+
+@router.get("/v1/jobs/{id}/shards", responses=answers(404, 422))
+def shards(
+    asked: Reading,
+    id: Id,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int, Query(ge=0, le=2**31, description="`next` of a page.")] = 0,
+) -> ShardPage:
+    """The shards of a job's plan, in input order, and where each stands. None while the job is being planned."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    try:
+        plan = service.storage.stat(child(found.output, PLAN))
+    except NotFound:
+        return ShardPage(shards=[], next=None)
+    wanted = _planned(plan, cursor, limit + 1, service)
+    listed = wanted[:limit]
+    now, away = _now(found, [shard.shard for shard in listed], service)
+    views = [_shard_view(shard, now, away) for shard in listed]
+    return ShardPage(shards=views, next=str(wanted[limit].shard) if len(wanted) > limit else None)
+
+
+def _planned(plan: ObjectInfo, first: int, count: int, service: Service) -> list[Shard]:
+    """So many shards from this one on, from the row groups that hold them."""
+    found: list[Shard] = []
+    with service.storage.open(plan) as source:
+        file = pq.ParquetFile(source)
+        for group in range(file.num_row_groups):
+            if file.metadata.row_group(group).column(0).statistics.max < first:
+                continue
+            for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=[group]):
+                found += [shard for shard in from_batch(batch) if shard.shard >= first]
+                if len(found) >= count:
+                    return found[:count]
+    return found
+
+
+_PLAN_ROWS = 100
+
+
+def _now(job: AcceptedJob, numbers: list[int], service: Service) -> tuple[ShardsNow, bool]:
+    """How these shards stand, by the manifest, else by Redis, else by the parts; and whether Redis is away."""
+    manifest = read_manifest(job.output, service.storage)
+    if manifest is not None:
+        done = {part.shard for part in manifest.parts}
+        return ShardsNow(done, set(), {lost.shard: lost.error for lost in manifest.lost}), False
+    try:
+        return service.ask(lambda state: shards_now(state, job.id, numbers)), False
+    except ServiceUnavailable:
+        return ShardsNow({shard for shard, _ in list_parts(job.output, service.storage)}, set(), {}), True
+
+
+def _shard_view(shard: Shard, now: ShardsNow, away: bool) -> ShardView:
+    number = shard.shard
+    status: Literal["waiting", "running", "done", "failed", "unknown"]
+    if number in now.done:
+        status = "done"
+    elif number in now.failed:
+        status = "failed"
+    elif number in now.held:
+        status = "running"
+    else:
+        status = "unknown" if away else "waiting"
+    return ShardView(
+        shard=number,
+        status=status,
+        records=shard.rows,
+        bytes=shard.bytes,
+        slices=[SliceView(uri=s.uri, first_row=s.source_row, rows=s.rows) for s in shard.slices[:LISTED]],
+        error=now.failed.get(number),
+    )

@@ -1,0 +1,102 @@
+"""The server's process: on a deployment, or with Redis and a worker of its own for as long as it runs."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from jobs.api.app import make_app
+from jobs.api.auth import Authenticator
+from jobs.api.service import Service
+from jobs.broker import Broker
+from jobs.broker import make_app as make_celery
+from jobs.embedded import embedded
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from jobs.tokens import Tokens
+from schemas.errors import ServiceUnavailable
+from schemas.task import Group
+
+#: Seconds that requests under way have when the server stops.
+_GRACE_S = 10
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises SpecError where nobody could use the server, or it may not do without
+    tokens; ServiceUnavailable where what it started itself has died."""
+    authenticator = Authenticator(settings, Tokens(settings.tokens_path), host)
+    authenticator.check_start()
+    if settings.redis_url is not None and "allow_files" not in settings.model_fields_set:
+        # What lies on this machine is nobody's input, unless somebody says so.
+        settings = settings.model_copy(update={"allow_files": False})
+    with _deployment(settings) as (own, alive):
+        service = Service(settings, State(own), Broker(make_celery(own, "api")), Storage(), authenticator)
+        server = _Server(make_app(service), host, port)
+        watcher = _Watcher(alive, server)
+        watcher.start()
+        try:
+            server.run()
+        finally:
+            watcher.stop()
+        if watcher.error is not None:
+            raise watcher.error
+
+
+@contextmanager
+def _deployment(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    if settings.redis_url is not None:
+        yield settings, lambda: None
+        return
+    log = settings.home_dir / "logs" / "api-worker.log"
+    with embedded(settings, list(Group), None, log) as (own, alive):
+        yield own, alive
+
+
+class _Server(uvicorn.Server):
+    """Tells event streams to end when it is told to: they would hold it up until its grace is over."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            app, host=host, port=port, log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=_GRACE_S, backlog=2048,
+        )  # fmt: skip
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.end()
+        super().handle_exit(sig, frame)
+
+    def end(self) -> None:
+        loop = getattr(self._app.state, "loop", None)
+        if loop is not None:
+            loop.call_soon_threadsafe(self._app.state.shutdown.set)
+        self.should_exit = True
+
+
+class _Watcher(threading.Thread):
+    """Ends the server where the Redis or the worker that it started has died."""
+
+    def __init__(self, alive: Callable[[], None], server: _Server) -> None:
+        super().__init__(name="watcher", daemon=True)
+        self.error: ServiceUnavailable | None = None
+        self._alive = alive
+        self._server = server
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(1):
+            try:
+                self._alive()
+            except ServiceUnavailable as error:
+                self.error = error
+                self._server.end()
+                return
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()

@@ -1,0 +1,212 @@
+"""What the routes share: who asks, the deployment's parts, and a job as that principal may see it."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from typing import Annotated, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from jobs.api.auth import LOCAL, Authenticator, Principal, is_loopback
+from jobs.api.index import JOB_ID, Index
+from jobs.api.problems import Conflict
+from jobs.api.shapes import EndView, JobDetail, JobView
+from jobs.broker import Broker
+from jobs.catalog import find_in_catalog
+from jobs.files import read_job, read_manifest
+from jobs.settings import Settings
+from jobs.state import Progress, State
+from jobs.state.tenants import running_jobs
+from jobs.storage import Storage
+from jobs.tokens import Scope, within
+from schemas.errors import Forbidden, NotFound, ServiceUnavailable, TooManyRequests
+from schemas.job import AcceptedJob
+
+T = TypeVar("T")
+
+#: Jobs, and how they ended, that are remembered: neither changes once it is written.
+REMEMBERED = 10_000
+
+
+class Remembered(Generic[T]):
+    """What was found for a name, as long as it isn't among those longest unused. Threads may share one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: OrderedDict[str, T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, name: str, find: Callable[[], T | None]) -> T | None:
+        with self._lock:
+            if name in self._found:
+                self._found.move_to_end(name)
+                return self._found[name]
+        found = find()
+        if found is not None:
+            with self._lock:
+                self._found[name] = found
+                while len(self._found) > self._most:
+                    self._found.popitem(last=False)
+        return found
+
+
+class Service:
+    """A deployment, as the API serves it. `settings` are the user's own: they name no Redis in the embedded mode."""
+
+    def __init__(
+        self, settings: Settings, state: State, broker: Broker, storage: Storage, authenticator: Authenticator
+    ) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.broker = broker
+        self.authenticator = authenticator
+        self._state = state
+        self._away: ServiceUnavailable | None = None
+        self._asking = Lock()
+        self._jobs: Remembered[AcceptedJob] = Remembered(REMEMBERED)
+        self._ends: Remembered[EndView] = Remembered(REMEMBERED)
+        self.index = Index(storage, settings.catalog_uri)
+        self._entering = Lock()
+
+    def ask(self, question: Callable[[State], T]) -> T:
+        """Redis's answer. Raises ServiceUnavailable; while Redis is away at once, for all but one who tries it."""
+        away = self._away
+        if away is not None and not self._asking.acquire(blocking=False):
+            raise ServiceUnavailable(away.message)
+        try:
+            found = question(self._state)
+            self._away = None
+            return found
+        except ServiceUnavailable as error:
+            self._away = error
+            raise
+        finally:
+            if away is not None:
+                self._asking.release()
+
+    def settings_for(self, who: Principal) -> Settings:
+        """The settings, narrowed to what the principal may read and write: whatever is held to them is held to both."""
+        narrowed = {
+            "allowed_inputs": _both(self.settings.allowed_inputs, who.inputs),
+            "allowed_outputs": _both(self.settings.allowed_outputs, who.outputs),
+        }
+        return self.settings.model_copy(update=narrowed)
+
+    def check_quota(self, who: Principal) -> None:
+        """Raises TooManyRequests where the tenant has as many jobs under way as it may. `one_more` is held."""
+        limit = who.max_running_jobs
+        if limit is None:
+            return
+        running = self.ask(lambda state: running_jobs(state, who.tenant))
+        if running >= limit:
+            raise TooManyRequests(f"{running} of your jobs are under way, and you may have {limit}", 30)
+
+    def one_more(self, who: Principal) -> AbstractContextManager[object]:
+        """What is held while a job is entered: of a tenant with a quota one after the other."""
+        return nullcontext() if who.max_running_jobs is None else self._entering
+
+    def job(self, id: str, who: Principal) -> AcceptedJob:
+        """The job of this id. Raises NotFound where there is none, or none that the principal may know of."""
+        found = self._jobs.get(id, lambda: self._read_job(id)) if JOB_ID.fullmatch(id) else None
+        if found is None or not who.sees(found.tenant):
+            raise NotFound(f"there is no job {id!r}")
+        return found
+
+    def _read_job(self, id: str) -> AcceptedJob | None:
+        pointer = find_in_catalog(id, self.storage, self.settings.catalog_uri)
+        job = None if pointer is None else read_job(pointer.output, self.storage)
+        return job if job is not None and job.id == id else None
+
+    def end(self, job: AcceptedJob) -> EndView | None:
+        """How the job ended; None where it hasn't."""
+
+        def read() -> EndView | None:
+            manifest = read_manifest(job.output, self.storage)
+            return None if manifest is None else EndView.of(manifest)
+
+        return self._ends.get(job.id, read)
+
+    def progress(self, job: AcceptedJob) -> tuple[Progress | None, bool]:
+        """What Redis knows of the job, and whether it answered at all."""
+        try:
+            return self.ask(lambda state: state.progress(job.id)), True
+        except ServiceUnavailable:
+            return None, False
+
+    def view(self, job: AcceptedJob) -> JobView:
+        """Where the job stands: by Redis, else by what storage knows."""
+        progress, answered = self.progress(job)
+        end = self.end(job) if progress is None or progress.status.final else None
+        return JobView.of(job, progress, end, answered)
+
+    def detail(self, job: AcceptedJob) -> JobDetail:
+        return JobDetail.with_spec(self.view(job), job)
+
+    def unfinished(self, job: AcceptedJob) -> None:
+        """Raises Conflict where the job has ended."""
+        end = self.end(job)
+        if end is not None:
+            raise Conflict(f"job {job.id} has ended: it {end.status}")
+
+
+def _both(settings: list[str], own: tuple[str, ...]) -> list[str]:
+    """The prefixes that two lists of them allow both."""
+    if "*" in settings:
+        return list(own)
+    if "*" in own:
+        return settings
+    longer = [a for a in settings if within(a, own)] + [b for b in own if within(b, settings)]
+    return list(dict.fromkeys(longer))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: who asks, and the service that answers."""
+
+    who: Principal
+    service: Service
+
+
+_BEARER = HTTPBearer(auto_error=False, description="A token, as `nightshift token new` prints it.")
+
+
+async def _asked(request: Request, _: Annotated[object, Depends(_BEARER)]) -> Asked:
+    service: Service = request.app.state.service
+    peer = request.client.host if request.client else ""
+    who = service.authenticator.authenticate(request.headers.get("authorization"), peer)
+    if who is LOCAL:
+        _refuse_other_sites(request)
+    return Asked(who, service)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Where no token is needed a web page that this machine's user looks at must not ask in their name."""
+    origin = request.headers.get("origin")
+    names = [urlsplit(f"//{request.headers.get('host', '')}").hostname]
+    names += [urlsplit(origin).hostname] if origin is not None else []
+    if not all(name is not None and is_loopback(name) for name in names):
+        raise Forbidden("without a token only this machine itself may ask, by the name localhost or 127.0.0.1")
+
+
+async def _reading(asked: Annotated[Asked, Depends(_asked)]) -> Asked:
+    asked.who.require(Scope.READ)
+    return asked
+
+
+async def _submitting(asked: Annotated[Asked, Depends(_asked)]) -> Asked:
+    asked.who.require(Scope.SUBMIT)
+    return asked
+
+
+async def _overseeing(asked: Annotated[Asked, Depends(_asked)]) -> Asked:
+    asked.who.require(Scope.ADMIN)
+    return asked
+
+
+Reading = Annotated[Asked, Depends(_reading)]
+Submitting = Annotated[Asked, Depends(_submitting)]
+Overseeing = Annotated[Asked, Depends(_overseeing)]

@@ -1,0 +1,126 @@
+"""Webhooks without a network: which addresses may be asked, how a request is signed, when it is sent again."""
+
+import pytest
+
+from jobs import webhook
+from jobs.outbound import check_literal, resolved
+from jobs.settings import Settings
+from schemas.errors import Permanent, SpecError, Transient
+
+PRIVATE = [
+    "127.0.0.1",
+    "127.9.9.9",
+    "0.0.0.0",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "100.64.0.1",
+    "100.100.100.200",
+    "169.254.169.254",
+    "168.63.129.16",
+    "192.0.0.192",
+    "224.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fd00:ec2::254",
+    "ff02::1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "2002:7f00:1::",
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    with pytest.raises(Permanent, match="no public address"):
+        check_literal(address, [])
+
+
+@pytest.mark.parametrize("address", ["9.9.9.9", "2620:fe::fe", "[2620:fe::fe]", "::ffff:9.9.9.9", "64:ff9b::909:909"])
+def test_a_public_address_is_not(address: str) -> None:
+    check_literal(address, [])
+    check_literal("hooks.example.com", [])
+
+
+def test_networks_are_allowed_one_by_one() -> None:
+    check_literal("10.1.2.3", ["10.1.0.0/16"])
+    check_literal("::ffff:10.1.2.3", ["10.1.0.0/16"])
+    check_literal("::1", ["10.1.0.0/16", "::1/128"])
+    for address in ("10.2.0.1", "127.0.0.1", "::1"):
+        with pytest.raises(Permanent):
+            check_literal(address, ["10.1.0.0/16"])
+
+
+def test_a_name_is_judged_by_its_addresses() -> None:
+    with pytest.raises(Permanent, match="'localhost' is at"):
+        resolved("localhost", 80, [])
+    assert resolved("localhost", 80, ["127.0.0.0/8", "::1/128"])
+    for spelling in ("127.1", "2130706433", "0x7f000001", "0177.0.0.1"):
+        with pytest.raises(Permanent, match=r"127\.0\.0\.1"):
+            resolved(spelling, 80, [])
+    with pytest.raises(Transient, match="resolved"):
+        resolved("nobody.invalid", 80, [])
+    with pytest.raises(Permanent, match="no host name"):
+        resolved("a" * 64 + ".example.com", 80, [])
+
+
+def test_a_setting_that_is_no_network_is_refused() -> None:
+    for bad in ("10.0.0.1/8", "localhost", "10.0.0.0/40"):
+        with pytest.raises(SpecError, match="NOTIFY_NETWORKS"):
+            Settings.read(notify_networks=[bad])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://user:pass-word@hooks.example.com/", "password"),
+        ("https://other.example.org/", "allowed: hooks.example.com, 10.*, 9.9.9.9"),
+        ("https://hooks.example.com.evil.org/", "may get no webhooks"),
+        ("http://10.0.0.1/", "no public address"),
+    ],
+)
+def test_a_job_may_not_ask_for_every_url(url: str, said: str) -> None:
+    settings = Settings.read(notify_secret="s", notify_hosts=["hooks.example.com", "10.*", "9.9.9.9"])
+    with pytest.raises(SpecError, match=said) as refused:
+        webhook.check_notify(url, settings)
+    assert "pass-word" not in refused.value.message
+    webhook.check_notify("https://Hooks.Example.com:8443/a?b", settings)
+    webhook.check_notify("http://9.9.9.9/", settings)
+
+
+def test_without_a_key_nothing_is_promised() -> None:
+    with pytest.raises(SpecError, match="NOTIFY_SECRET"):
+        webhook.check_notify("https://hooks.example.com/", Settings.read())
+
+
+def test_a_signature_holds_for_its_body_key_and_time_alone() -> None:
+    key = webhook.signing_key("secret", "search")
+    sent = webhook.headers("job-1", b"{}", key, 1_700_000_000.9)
+    stamp, signature = sent[webhook.TIMESTAMP], sent[webhook.SIGNATURE]
+    # openssl: printf '1700000000.{}' | openssl dgst -sha256 -hmac "$key"
+    assert (stamp, signature) == (
+        "1700000000",
+        "v1=33dd1a7d7cdcfc79b3e9e814b99720339587e9fc10140478d8d740c034ce41e7",
+    )
+    now = 1_700_000_100
+    assert webhook.verified(stamp, signature, b"{}", key, now)
+    assert not webhook.verified(stamp, signature, b"{ }", key, now)
+    assert not webhook.verified(stamp, signature, b"{}", webhook.signing_key("secret", "ads"), now)
+    assert not webhook.verified("1700000001", signature, b"{}", key, now)
+    assert not webhook.verified(stamp, signature, b"{}", key, now + webhook.TOLERANCE_S)
+    for broken in ("", "soon", "-1", "1e9"):
+        assert not webhook.verified(broken, signature, b"{}", key, now)
+    assert not webhook.verified(stamp, "é", b"{}", key, now)
+
+
+def test_waits_grow_and_end() -> None:
+    settings = Settings.read()
+    waits = [webhook.next_try_s(tries, settings, jitter=1) for tries in range(1, 9)]
+    assert waits == [10, 30, 90, 270, 810, 2430, 3600, None]
+    assert all(8 <= (webhook.next_try_s(1, settings) or 0) <= 12 for _ in range(100))
