@@ -25,7 +25,7 @@ test: install
 # The whole fault campaign; the random killer once for each seed.
 SEEDS ?= 1 2 3
 faults: install
-	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults -m "slow or not slow" --timeout 1800
+	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults tests/acceptance/test_sharing.py -m "slow or not slow" --timeout 1800
 
 # The API against its OpenAPI document, for up to twenty minutes; `make test` has a short run of the same.
 api-check: install

@@ -48,7 +48,7 @@ def test_the_openapi_document_is_right(settings: Settings, tmp_path: Path) -> No
 
 
 def test_the_server_keeps_to_its_document(settings: Settings, tmp_path: Path) -> None:
-    options = ["--phases", "examples,coverage,fuzzing", "--max-examples", "3", "--max-time", "45", "--seed", "1"]
+    options = ["--phases", "examples,coverage,fuzzing", "--max-examples", "3", "--max-time", "20", "--seed", "1"]
     _schemathesis(settings, tmp_path, *options)
 
 

@@ -61,6 +61,7 @@ def test_three_shards_behind_a_job_of_many(settings: Settings, state: State, cla
     assert begun - planned - 1 <= 2, lines[planned : begun + 1]
 
 
+@pytest.mark.slow
 def test_two_models_on_a_worker_with_room_for_one(
     settings: Settings, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
