@@ -161,11 +161,12 @@ def test_redis_starts_as_the_compose_file_says(tmp_path: Path) -> None:
         wait_for("Redis answers", up)
         found = client.config_get("append*") | client.config_get("maxmemory-policy")
         assert (found["appendonly"], found["maxmemory-policy"]) == ("yes", "noeviction")
-        client.close()
         stranger = redis.Redis(port=port)
         with pytest.raises(redis.AuthenticationError):
             stranger.ping()
         stranger.close()
+        client.shutdown(nosave=True)  # the shell that started it would leave it running
+        client.close()
 
 
 def test_the_buckets_are_made_once_the_s3_server_answers(tmp_path: Path) -> None:
