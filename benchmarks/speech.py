@@ -151,19 +151,19 @@ class Runner:
         pq.write_table(pa.table({"audio": [wav(samples) for samples in sounds]}), source)
         job = {"task": "automatic-speech-recognition", "model": str(model), "params": params}
         places = {"input": {"uri": str(source)}, "output": {"uri": str(folder / "output")}}
-        accepted = accepted_job(validate(parse_spec(job | places), self._storage, self._settings))
-        self._spec = accepted.spec
+        self._job = accepted_job(validate(parse_spec(job | places), self._storage, self._settings))
+        self._spec = self._job.spec
         whole = Limits(rows=1 << 30, bytes=1 << 40)
         plan = planned(self._spec, None, self._storage, self._settings, whole)
         (self._shard,), self._columns = plan.shards, plan.columns
         self._handler = handler_of(self._spec.task_schema)
-        self._held = ModelCache(self._settings, self._storage).get(accepted, self._handler)
+        self._held = ModelCache(self._settings, self._storage).get(self._job, self._handler)
 
     def run(self) -> list[str]:
         """The transcripts, read back from the part."""
         spec, columns = self._spec, self._columns
         kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
-        reader = reader_for(spec, columns, self._storage, self._settings)
+        reader = reader_for(self._job, columns, self._storage, self._settings)
         with PartWriter(output_schema(spec.task_schema, kept)) as writer:
             run = ShardRun(self._handler(self._held.loaded, spec.task_params, spec), self._held.budget, lambda _: None)
             run.run(self._shard, reader, task_columns(spec, columns), writer)

@@ -13,21 +13,22 @@ from jobs.settings import Settings
 from jobs.storage import PinnedReader, Storage
 from jobs.storage.base import named_in_row
 from schemas.errors import NotFound, RecordError, SpecError
-from schemas.job import JobSpec
+from schemas.job import AcceptedJob
 
 
 class Originals:
     """Called with an output row gives its original's bytes. Rows are best asked for in the output's order."""
 
-    def __init__(self, spec: JobSpec, storage: Storage, settings: Settings) -> None:
+    def __init__(self, job: AcceptedJob, storage: Storage, settings: Settings) -> None:
         """Raises SpecError for a task over text."""
+        spec = job.spec
         media = spec.task_schema.media
         if media is None:
             raise SpecError.of("task", f"{spec.task} is over text: its rows have no picture or sound")
         self._column = spec.column(media.name)
         self._spec = spec
         self._storage = storage
-        self._settings = settings
+        self._settings = settings.narrowed(job.allowed_inputs)
         self._format: str | None = None
         self._cursor: _Cursor | None = None
 
@@ -43,9 +44,7 @@ class Originals:
             return value
         if value is None:
             raise NotFound(f"row {row['source_row']} of {row['source_uri']} has nothing in {self._column!r}")
-        uri = named_in_row(value, row["source_uri"])
-        self._settings.check_allowed(uri, self._settings.allowed_inputs, "uri")
-        return self._read(uri)
+        return self._read(named_in_row(value, row["source_uri"], self._settings))
 
     def _cell(self, uri: str, row: int) -> Any:
         if self._cursor is None or self._cursor.uri != uri or self._cursor.row > row:

@@ -6,7 +6,7 @@ names; the environment wins. S3 credentials, region and endpoint come from AWS's
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -165,8 +165,15 @@ class Settings(BaseSettings):
         """Raises SpecError, naming `field`, where these settings don't allow this URI."""
         if not uri.startswith("s3://") and not self.allow_files:
             raise SpecError.of(field, f"{uri!r}: local paths are not allowed here; use s3://")
-        if "*" not in allowed and not any(uri.startswith(prefix) for prefix in allowed):
+        if not _within(uri, allowed):
             raise SpecError.of(field, f"{uri!r} is outside of what is allowed here: {', '.join(allowed)}")
+
+    def narrowed(self, inputs: Iterable[str] | None, outputs: Iterable[str] | None = None) -> "Settings":
+        """These settings, with only the prefixes that they and these lists allow both; None narrows nothing."""
+        narrower = {"allowed_inputs": inputs, "allowed_outputs": outputs}
+        return self.model_copy(
+            update={name: _both(getattr(self, name), list(own)) for name, own in narrower.items() if own is not None}
+        )
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with these settings in it, for a process that this one starts."""
@@ -178,6 +185,20 @@ class Settings(BaseSettings):
         }
         env = {k: v for k, v in base.items() if k != "NIGHTSHIFT_SETTINGS"}
         return env | {f"NIGHTSHIFT_{name.upper()}": _to_text(value) for name, value in shown.items()}
+
+
+def _within(uri: str, prefixes: Iterable[str]) -> bool:
+    return any(prefix == "*" or uri.startswith(prefix) for prefix in prefixes)
+
+
+def _both(one: list[str], other: list[str]) -> list[str]:
+    """The prefixes that two lists of them allow both."""
+    if "*" in one:
+        return other
+    if "*" in other:
+        return one
+    longer = [a for a in one if _within(a, other)] + [b for b in other if _within(b, one)]
+    return list(dict.fromkeys(longer))
 
 
 def _to_text(value: Any) -> str:

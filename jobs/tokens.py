@@ -191,11 +191,6 @@ class Tokens:
             temporary.unlink(missing_ok=True)
 
 
-def within(uri: str, prefixes: Iterable[str]) -> bool:
-    """Whether a URI, written as `normalized` writes it, is below one of these prefixes."""
-    return any(prefix == "*" or uri.startswith(prefix) for prefix in prefixes)
-
-
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 

@@ -41,12 +41,10 @@ class SequenceParams(TaskParams):
     _limits = field_validator("max_length")(not_both_limits)
 
 
-FINISH_REASON = field(
-    "finish_reason", pa.string(), "Why it ends: `stop` at an end token, `length` where it was cut short."
-)
+TEXT = field("text", pa.string(), "The generated text, without special tokens.")
 TRUNCATED = field("truncated", pa.bool_(), "Whether the input was longer than the model can read, and was cut.")
 GENERATED = (
-    field("text", pa.string(), "The generated text, without special tokens."),
+    TEXT,
     field(
         "tokens",
         pa.list_(pa.int32()),

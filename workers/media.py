@@ -15,7 +15,7 @@ from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.base import named_in_row
 from schemas.errors import AccessDenied, InputChanged, NotFound, RecordError, SpecError, Transient
-from schemas.job import JobSpec
+from schemas.job import AcceptedJob
 from schemas.plan import NO_COLUMNS, Shard
 from schemas.task import Kind
 from workers.reader import Block, ParquetReader, Reader
@@ -56,14 +56,12 @@ class MediaReader:
         make: Callable[[bytes], Any],
         storage: Storage,
         settings: Settings,
-        allowed: tuple[str, ...] | None = None,
     ) -> None:
         self._inner = inner
         self._name = name
         self._make = make
         self._storage = storage
         self._settings = settings
-        self._allowed_here = allowed
 
     def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
         """The shard's rows in order, in blocks that end where enough was fetched. Raises as the inner reader does."""
@@ -129,13 +127,9 @@ class MediaReader:
 
     def _allowed(self, uri: str, table: str) -> str:
         try:
-            full = named_in_row(uri, table)
-            self._settings.check_allowed(full, self._settings.allowed_inputs, "uri")
-            if self._allowed_here is not None:
-                self._settings.check_allowed(full, list(self._allowed_here), "uri")
+            return named_in_row(uri, table, self._settings)
         except SpecError as error:
             raise RecordError("uri_not_allowed", error.problems[0].message) from None
-        return full
 
     def close(self) -> None:
         self._inner.close()
@@ -147,19 +141,13 @@ def _size(record: Any, name: str) -> int:
     return value.info.size if isinstance(value, Reference) and value.info is not None else 0
 
 
-def reader_for(
-    spec: JobSpec,
-    columns: pa.Schema,
-    storage: Storage,
-    settings: Settings,
-    allowed: tuple[str, ...] | None = None,
-) -> Reader:
+def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings: Settings) -> Reader:
     """The reader of a job's input, of which `columns` are to be read. URIs in its rows are held to the settings, and
-    to the prefixes of `allowed`.
+    to what whoever submitted the job may read.
 
     Raises Permanent where a library that decodes it is not installed.
     """
-    task = spec.task_schema
+    task = job.spec.task_schema
     kinds = {column.name: column.kind for column in task.columns}
     if task.media is None:
         return ParquetReader(storage, columns, settings.max_cell_mb << 20, kinds)
@@ -168,7 +156,8 @@ def reader_for(
         if columns == NO_COLUMNS
         else ParquetReader(storage, columns, settings.max_object_mb << 20, kinds)
     )
-    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, settings, allowed)
+    narrowed = settings.narrowed(job.allowed_inputs)
+    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, narrowed)
 
 
 def _maker(kind: Kind, settings: Settings) -> Callable[[bytes], Any]:

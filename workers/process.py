@@ -56,7 +56,7 @@ class JobContext:
         self.task_columns = task_columns(spec, columns)
         kept = kept_columns(spec, columns)
         self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
-        self.reader = reader_for(spec, columns, storage, settings, self.accepted.allowed_inputs)
+        self.reader = reader_for(self.accepted, columns, storage, settings)
         self._shards: dict[int, Shard] = {}
 
     def shard(self, number: int) -> Shard:

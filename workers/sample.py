@@ -32,7 +32,7 @@ def sample(job: AcceptedJob, shard: Shard, columns: pa.Schema, settings: Setting
     handler = handler_of(spec.task_schema)
     held = ModelCache(settings, storage).get(job, handler)
     kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
-    reader = reader_for(spec, columns, storage, settings)
+    reader = reader_for(job, columns, storage, settings)
     start = time.monotonic()
     with PartWriter(output_schema(spec.task_schema, kept)) as writer:
         run = ShardRun(handler(held.loaded, spec.task_params, spec), held.budget, lambda rows: None)

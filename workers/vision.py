@@ -5,7 +5,7 @@ else Pillow's), called on one picture at a time as the pipeline calls it, so tha
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor
 
 from schemas.errors import Permanent, RecordError
 from workers.devices import DEVICE_LOST, OUT_OF_MEMORY
-from workers.handler import Loaded, Output, Piece
+from workers.handler import Loaded, Output, Piece, Record
 from workers.pictures import MAX_PIXELS, require_pillow
 from workers.text import to_device
 
@@ -87,9 +87,15 @@ def _check_growth(processor: Any, image: "Image.Image") -> None:
         )
 
 
-def cost(inputs: dict[str, torch.Tensor]) -> int:
-    """What a processed picture costs, in tokens: one for 16 x 16 pixels, at least 1."""
-    return max(1, inputs["pixel_values"].numel() // _PER_TOKEN)
+def piece_of(loaded: Loaded, image: "Image.Image") -> Piece:
+    """A decoded picture as a piece, whose notes are its width and height. Raises as `encode` does."""
+    inputs = encode(loaded.processor, image)
+    return Piece(inputs, max(1, inputs["pixel_values"].numel() // _PER_TOKEN), notes=image.size)
+
+
+def prepare(loaded: Loaded, records: Sequence[Record]) -> list[Iterator[Piece]]:
+    """For each record a generator of its picture's one piece: nothing is decoded before it is asked for."""
+    return [(piece_of(loaded, image) for image in [record["image"]]) for record in records]
 
 
 def in_equal_shapes(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from jobs.settings import Settings
-from jobs.tokens import Scope, Tokens, within
+from jobs.tokens import Scope, Tokens
 from schemas.errors import Forbidden, SpecError, TooManyRequests, Unauthenticated
 
 #: Seconds of its rate that a tenant may have asked for at once.
@@ -42,14 +42,6 @@ class Principal:
     def sees(self, tenant: str) -> bool:
         """Whether a tenant's jobs exist for this principal."""
         return tenant == self.tenant or Scope.ADMIN in self.scopes
-
-    def check_input(self, uri: str, field: str = "input.uri") -> None:
-        """Raises SpecError, naming `field`, for a normalized URI that this principal may not read."""
-        _check_within(uri, self.inputs, field)
-
-    def check_output(self, uri: str, field: str = "output.uri") -> None:
-        """Raises SpecError, naming `field`, for a normalized URI that this principal may not write to."""
-        _check_within(uri, self.outputs, field)
 
 
 #: Who uses a server of their own machine, in the embedded mode: all that the settings allow.
@@ -140,8 +132,3 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
-
-
-def _check_within(uri: str, prefixes: tuple[str, ...], field: str) -> None:
-    if not within(uri, prefixes):
-        raise SpecError.of(field, f"{uri!r} is outside of what this token allows: {', '.join(prefixes) or 'nothing'}")

@@ -22,7 +22,7 @@ from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.state.tenants import running_jobs
 from jobs.storage import Storage
-from jobs.tokens import Scope, within
+from jobs.tokens import Scope
 from schemas.errors import Forbidden, NotFound, ServiceUnavailable, TooManyRequests
 from schemas.job import AcceptedJob
 
@@ -90,11 +90,7 @@ class Service:
 
     def settings_for(self, who: Principal) -> Settings:
         """The settings, narrowed to what the principal may read and write: whatever is held to them is held to both."""
-        narrowed = {
-            "allowed_inputs": _both(self.settings.allowed_inputs, who.inputs),
-            "allowed_outputs": _both(self.settings.allowed_outputs, who.outputs),
-        }
-        return self.settings.model_copy(update=narrowed)
+        return self.settings.narrowed(who.inputs, who.outputs)
 
     def check_quota(self, who: Principal) -> None:
         """Raises TooManyRequests where the tenant has as many jobs under way as it may. `one_more` is held."""
@@ -151,16 +147,6 @@ class Service:
         end = self.end(job)
         if end is not None:
             raise Conflict(f"job {job.id} has ended: it {end.status}")
-
-
-def _both(settings: list[str], own: tuple[str, ...]) -> list[str]:
-    """The prefixes that two lists of them allow both."""
-    if "*" in settings:
-        return list(own)
-    if "*" in own:
-        return settings
-    longer = [a for a in settings if within(a, own)] + [b for b in own if within(b, settings)]
-    return list(dict.fromkeys(longer))
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,7 @@ def results(
     rows = (row for batch in batches for row in to_rows(batch))
     if drawn is not None:
         count, folder = drawn
-        for file in render(
-            found.spec.task_schema, islice(rows, count), Originals(found.spec, storage, settings), folder
-        ):
+        for file in render(found.spec.task_schema, islice(rows, count), Originals(found, storage, settings), folder):
             click.echo(file)
         return
     for row in islice(rows, limit or None):

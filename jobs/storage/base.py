@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
+from jobs.settings import Settings
 from schemas.errors import NightshiftError, SpecError
 
 
@@ -117,10 +118,12 @@ def _decoded(text: str) -> list[str]:
     return found
 
 
-def named_in_row(uri: str, table: str) -> str:
+def named_in_row(uri: str, table: str, settings: Settings) -> str:
     """A URI that a table's row has, in full; one without scheme or root is relative to the table's folder.
 
-    Raises SpecError as `normalized` does.
+    Raises SpecError as `normalized` does, and for one that the settings don't allow as an input.
     """
     relative = "://" not in uri and not uri.startswith("/")
-    return normalized(table.rpartition("/")[0] + "/" + uri if relative else uri, "uri")
+    full = normalized(table.rpartition("/")[0] + "/" + uri if relative else uri, "uri")
+    settings.check_allowed(full, settings.allowed_inputs, "uri")
+    return full

@@ -22,7 +22,7 @@ scores are no numbers).
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator
 
-from schemas.sequences import TRUNCATED, not_both_limits
+from schemas.sequences import TEXT, TRUNCATED, not_both_limits
 from schemas.task import Column, Group, Kind, Task, TaskParams, field
 
 
@@ -105,7 +105,7 @@ TASK = Task(
     params=Params,
     prediction=pa.struct(
         [
-            field("text", pa.string(), "The generated text, without special tokens."),
+            TEXT,
             field(
                 "tokens",
                 pa.list_(pa.int32()),

@@ -16,12 +16,14 @@ from PIL import Image
 
 from jobs.cli.results import results
 from jobs.drawing import ALARM, COLOURS, LONGEST, PAPER, colour_of, original
+from jobs.files import read_job
 from jobs.originals import Originals
 from jobs.render import render
 from jobs.settings import Settings
 from jobs.storage import Storage
+from jobs.submit import new_job
 from schemas.errors import NotFound, SpecError
-from schemas.job import JobSpec, parse_spec
+from schemas.job import AcceptedJob, JobSpec, ResolvedModel, parse_spec
 from schemas.tasks import find_task
 from tests.checkpoints_detection import make_detector, make_semantic
 from tests.integration.harness import House, read_output
@@ -164,8 +166,15 @@ def test_a_task_over_text_has_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as error:
         list(render(find_task("text-classification"), [], lambda _: b"", tmp_path))
     assert error.value.problems[0].field == "render"
+    spec = spec_of("text-classification", tmp_path, tmp_path / "in.parquet")
     with pytest.raises(SpecError):
-        Originals(spec_of("text-classification", tmp_path, tmp_path / "in.parquet"), Storage(), Settings.read())
+        Originals(new_job(spec, ResolvedModel(source="m", kind="local", revision="1")), Storage(), Settings.read())
+
+
+def job_at(output: str) -> AcceptedJob:
+    job = read_job(output, Storage())
+    assert job is not None
+    return job
 
 
 def spec_of(task: str, model: Path, uri: Path, **changes: Any) -> JobSpec:
@@ -207,11 +216,19 @@ def test_originals_of_a_job(
     spec = spec_of("object-detection", make_detector(tmp_path / "model"), uri, **changes)
     House(settings).run(spec)
     rows = read_output(f"{tmp_path}/out")
-    fetch = Originals(spec, Storage(), settings)
+    fetch = Originals(job_at(f"{tmp_path}/out"), Storage(), settings)
     assert [fetch(made) for made in rows] == images
     assert [fetch(rows[number]) for number in (5, 1, 1, 4)] == [images[number] for number in (5, 1, 1, 4)]
     with pytest.raises(NotFound):
         fetch(rows[0] | {"source_row": 99, "source_uri": rows[0]["source_uri"].replace("photos/0", "photos/99")})
+
+
+def test_originals_are_those_that_the_jobs_submitter_may_read(settings: Settings, tmp_path: Path) -> None:
+    uri, changes = as_uris([encoded(picture(40, 30))], tmp_path)
+    House(settings).run(spec_of("object-detection", make_detector(tmp_path / "model"), uri, **changes))
+    job = job_at(f"{tmp_path}/out").model_copy(update={"allowed_inputs": ("s3://another/",)})
+    with pytest.raises(SpecError, match="outside"):
+        Originals(job, Storage(), settings)(read_output(f"{tmp_path}/out")[0])
 
 
 def test_the_command_draws_a_jobs_first_rows(settings: Settings, tmp_path: Path) -> None:

@@ -136,12 +136,14 @@ def test_a_request_is_its_tenants(tokens: Tokens) -> None:
         principal.require("admin")
     assert principal.sees("search")
     assert not principal.sees("ads")
-    principal.check_input("s3://raw/search/2026/")
+    allowed = Settings(allowed_inputs=["s3://raw/", "s3://public/"]).narrowed(principal.inputs, principal.outputs)
+    assert (allowed.allowed_inputs, allowed.allowed_outputs) == (["s3://raw/search/"], ["s3://done/search/"])
+    allowed.check_allowed("s3://raw/search/2026/", allowed.allowed_inputs, "input.uri")
     for uri in ("s3://raw/search", "s3://raw/searching/", "s3://raw/", "/raw/search/", "s3://RAW/search/"):
         with pytest.raises(SpecError, match="outside"):
-            principal.check_input(uri)
+            allowed.check_allowed(uri, allowed.allowed_inputs, "input.uri")
     with pytest.raises(SpecError, match="outside"):
-        principal.check_output("s3://raw/search/x/")
+        allowed.check_allowed("s3://raw/search/x/", allowed.allowed_outputs, "output.uri")
 
 
 def test_an_admin_sees_every_tenant(tokens: Tokens) -> None:
@@ -149,7 +151,7 @@ def test_an_admin_sees_every_tenant(tokens: Tokens) -> None:
     principal = deployed(tokens).authenticate(f"Bearer {secret}", "203.0.113.9")
     assert principal.may("submit")
     assert principal.sees("search")
-    principal.check_input("s3://anything/at/all")
+    assert Settings(allowed_inputs=["s3://raw/"]).narrowed(principal.inputs).allowed_inputs == ["s3://raw/"]
 
 
 def test_no_token_no_entry(tokens: Tokens) -> None:
