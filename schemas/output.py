@@ -16,6 +16,8 @@ OWN_COLUMNS = ("prediction", "error", "source_uri", "source_row")
 def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
     """The columns that a job reads of a table with this schema: the task's and the kept ones, in table order.
 
+    All of them may be null, since a text too large to be read is null in the output.
+
     Raises SpecError where a column is missing, is of a type the task can't read, or collides with an output column.
     """
     twice = sorted({name for name in table.names if table.names.count(name) > 1})
@@ -24,7 +26,7 @@ def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
             "input.uri", f"the input has several columns named {', '.join(map(repr, twice))}: rename them"
         )
     names = set(task_columns(spec, table).values()) | set(kept_columns(spec, table))
-    return pa.schema([field for field in table if field.name in names])
+    return pa.schema([field.with_nullable(True) for field in table if field.name in names])
 
 
 def task_columns(spec: JobSpec, table: pa.Schema) -> dict[str, str]:

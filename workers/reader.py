@@ -16,7 +16,7 @@ from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
 from schemas.task import Kind
 from workers.handler import Record
-from workers.records import to_records
+from workers.records import to_records, without_large_texts
 
 BLOCK_ROWS = 4096
 BLOCK_BYTES = 16 << 20
@@ -99,7 +99,10 @@ class ParquetReader:
             uris += [part.uri] * batch.num_rows
             places += range(part.source_row + offset, part.source_row + offset + batch.num_rows)
         table = pa.Table.from_batches([batch for _, _, batch in pieces], schema=self._columns)
-        return Block(table, uris, places, to_records(table, task_columns, self._kinds, self._max_cell))
+        records = to_records(table, task_columns, self._kinds, self._max_cell)
+        if any(isinstance(record, RecordError) and record.code == "too_large" for record in records):
+            table = without_large_texts(table, task_columns.values(), self._max_cell)
+        return Block(table, uris, places, records)
 
     def _slice(self, part: Slice) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The slice's rows as record batches, each with its first row's place in the slice."""

@@ -1,6 +1,6 @@
 """Records: a table's rows as the task's columns have them, each value checked by itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,20 @@ def to_records(
         error = next((value for value in row if isinstance(value, RecordError)), None)
         records.append(error or dict(zip(columns, row, strict=True)))
     return records
+
+
+def without_large_texts(table: pa.Table, names: Iterable[str], max_cell: int) -> pa.Table:
+    """The table with null for each text beyond `max_cell` bytes in the columns of these names.
+
+    Carrying a text of 2 GB to the output takes five times its size in memory, and readers of the part as much.
+    """
+    for name in set(names):
+        place = table.schema.get_field_index(name)
+        if str(table.schema.field(place).type) in TEXT[:2]:
+            large = pc.greater(pc.binary_length(table[name]), max_cell)
+            kept = pc.if_else(pc.fill_null(large, False), pa.scalar(None, table[name].type), table[name])
+            table = table.set_column(place, table.schema.field(place), kept)
+    return table
 
 
 def _texts(column: pa.ChunkedArray, name: str, max_cell: int) -> list[Any]:

@@ -13,12 +13,12 @@ from tests.servers import free_ports, running, wait_for
 
 
 @contextmanager
-def server(log: Path, *arguments: str, **env: str) -> Iterator[str]:
+def server(log: Path, *arguments: str, cwd: Path | None = None, **env: str) -> Iterator[str]:
     """The URL of a `nightshift api` that answers."""
     port = free_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     command = [*NIGHTSHIFT, "api", "--port", str(port), *arguments]
-    with running(command, environment(**env), log) as process, httpx.Client(base_url=url) as http:
+    with running(command, environment(**env), log, cwd) as process, httpx.Client(base_url=url) as http:
 
         def up() -> bool:
             assert process.poll() is None, log.read_text()

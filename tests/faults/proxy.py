@@ -223,8 +223,12 @@ class TcpProxy:
         if one is self._listener:
             try:
                 client, _ = one.accept()
+            except OSError:
+                return
+            try:
                 server = socket.create_connection(("127.0.0.1", self._upstream), timeout=5)
             except OSError:
+                _reset(client)
                 return
             self._pairs |= {client: server, server: client}
             for side in (client, server):

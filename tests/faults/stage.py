@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +19,14 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
 from jobs.submit import accept, enqueue
+from jobs.tokens import Scope, Tokens
 from jobs.validate import validate
 from schemas.errors import NotFound
 from schemas.job import AcceptedJob, parse_spec
 from schemas.layout import MANIFEST, child
 from schemas.manifest import Manifest
-from tests.acceptance.cli import environment
+from tests.acceptance.api import server
+from tests.acceptance.cli import NIGHTSHIFT, environment
 from tests.faults.invariants import Ended, check
 from tests.servers import wait_for
 
@@ -167,7 +169,7 @@ class Stage:
         """A worker, gone with the context, whatever state it is in."""
         self._workers += 1
         log = self.folder / f"worker-{self._workers}.log"
-        command = [sys.executable, "-m", "jobs.cli.main", "worker", *arguments]
+        command = [*NIGHTSHIFT, "worker", *arguments]
         own = {"PYTHONPATH": str(self.copy), "FAULTS": str(self.failpoints.folder)} | self.env | env
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -186,6 +188,26 @@ class Stage:
                 process.kill()
                 process.wait()
             end(family)
+
+    @contextmanager
+    def api(self) -> Iterator[httpx.Client]:
+        """A `nightshift api` of the copy, asked with a token that may do everything."""
+        home = self.settings.home_dir
+        secret = Tokens(home / "tokens.json").new("stage", [Scope.SUBMIT, Scope.READ], ["*"], ["*"])[1]
+        env = self.settings.environment({"PYTHONPATH": str(self.copy), "NIGHTSHIFT_ALLOW_FILES": "true"})
+        with (
+            server(self.folder / "api.log", cwd=self.copy, **env) as url,
+            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as http,
+        ):
+            yield http
+
+    def cli(self, *arguments: object) -> "subprocess.Popen[str]":
+        """A command of the copy, just started."""
+        env = environment(**self.settings.environment({"PYTHONPATH": str(self.copy)}))
+        command = [*NIGHTSHIFT, *map(str, arguments)]
+        return subprocess.Popen(
+            command, env=env, cwd=self.copy, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
 
     def submit(self, source: str | list[str], output: str, **changes: Any) -> Submitted:
         """A job of the stub task, or of another, over these tables with columns `id` and `text`."""

@@ -3,14 +3,16 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
 from jobs.control import Control
+from jobs.files import read_job
 from schemas.manifest import JobStatus, Manifest
 from tests.faults.conftest import Note
-from tests.faults.stage import Stage
+from tests.faults.stage import Stage, Submitted, write_table
 from tests.servers import wait_for
 
 
@@ -108,6 +110,29 @@ def test_a_cancel_against_the_finish(stage: Stage, note: Note) -> None:
     manifest: Manifest = stage.check(ended, job)
     assert stage.state.status(job.id) is manifest.status
     note("a cancel while the manifest is being written", 1, f"one manifest, {manifest.status}; Redis says the same")
+
+
+@pytest.mark.slow
+def test_two_schedulers_submit_the_same_jobs(stage: Stage, note: Note, tmp_path: Path) -> None:
+    """Two hosts whose cron submits the same spec at each of six due times: one job a due time, run once."""
+    file = str(write_table(tmp_path / "in.parquet", [f"text {i}" for i in range(30)]))
+    spec = ("--task", "noise", "--model", stage.model, "--input", file, "--set", "shard.rows=10")
+    with stage.worker():
+        for due in range(6):
+            output = str(tmp_path / "out" / f"2026-11-{20 + due}")
+            both = [stage.cli("submit", *spec, "--output", output) for _ in range(2)]
+            ids = {process.communicate(timeout=120)[0].strip() for process in both}
+            assert [process.returncode for process in both] == [0, 0]
+            accepted = read_job(output, stage.storage)
+            assert accepted is not None
+            assert ids == {accepted.id}
+            job = Submitted(accepted, [file])
+            stage.check(stage.ended(job), job)
+    note(
+        "two hosts submit the same job at the same moment, at each of 6 due times",
+        6,
+        "one job each, each shard ran once",
+    )
 
 
 @pytest.mark.slow

@@ -25,11 +25,13 @@ def test_random_kills(copy: Path, stub_task: None, note: Note, tmp_path: Path, s
     with RedisServer(tmp_path, persistent) as redis_server:
         stage = make_stage(copy, tmp_path, redis_server.url)
         job = stage.job("job", 2000, params={"batch_ms": 200})
+        other = stage.job("other", 50, labels={"tenant": "another"})
         manifest_file = Path(job.output, MANIFEST)
         killer = Killer(stage, redis_server, seed)
         killer.run(lambda: len(list(Path(job.output).glob("part-*"))), manifest_file.exists, kills=25)
-        ended = stage.ended(job)
-        manifest = stage.check(ended, job, bound_s=BOUND_S, attempts=10)
+        ended, beside = stage.ended(job), stage.ended(other)
+        stage.check(beside, other, bound_s=BOUND_S, attempts=10)
+        manifest = stage.check(ended, job, bound_s=BOUND_S, attempts=10, meanwhile=[beside])
     assert (manifest.status, manifest.shards) == (JobStatus.SUCCEEDED, 200), manifest.error
     claims = stage.failpoints.claims(job.id)
     killed = ", ".join(f"{count} {what}" for what, count in sorted(killer.killed.items()))

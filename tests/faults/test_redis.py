@@ -1,8 +1,11 @@
 """Redis restarted, emptied and away: storage is the truth, and jobs go on by themselves."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from jobs.files import read_job
@@ -11,7 +14,7 @@ from schemas.manifest import JobStatus
 from tests.faults.conftest import Note, make_stage
 from tests.faults.proxy import TcpProxy
 from tests.faults.redis_server import RedisServer
-from tests.faults.stage import Stage, Submitted
+from tests.faults.stage import Stage, Submitted, write_table
 from tests.servers import wait_for
 
 
@@ -76,3 +79,66 @@ def test_redis_cannot_be_reached(copy: Path, stub_task: None, tmp_path: Path, no
             again = stage.job("meanwhile", 20)
             assert again.id == accepted.id, "what was accepted stays so: submitting it again goes on with it"
             _finished(stage, again, note, "a job submitted while Redis is cut off, and again afterwards")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cut off", "killed, and forgets"])
+def test_the_api_while_redis_goes_and_comes(copy: Path, stub_task: None, tmp_path: Path, note: Note, how: str) -> None:
+    """Each submission is refused with a 503, or accepted for good; asked again by its key it is the same job."""
+    file = write_table(tmp_path / "in.parquet", [f"text {i}" for i in range(10)])
+    with RedisServer(tmp_path, persistent=False) as redis_server, TcpProxy(redis_server.port) as proxy:
+        stage = make_stage(copy, tmp_path, f"redis://127.0.0.1:{proxy.port}/0")
+
+        def post(http: httpx.Client, number: int) -> httpx.Response:
+            spec = {"task": "noise", "model": str(stage.model), "input": {"uri": str(file)}}
+            spec |= {"output": {"uri": str(tmp_path / "out" / str(number))}}
+            return http.post("/v1/jobs", json=spec, headers={"Idempotency-Key": f"night-{number}"})
+
+        with stage.worker("--groups", "text,control"), stage.api() as http:
+            first = _submissions(lambda number: post(http, number), proxy, redis_server if "killed" in how else None)
+            refused = [answer for answer in first if answer.status_code == 503]
+            assert {answer.status_code for answer in first} == {202, 503}
+            assert all("retry-after" in answer.headers for answer in refused)
+            again = [post(http, number) for number in range(len(first))]
+            assert {answer.status_code for answer in again} == {202}
+            ids = [answer.json()["id"] for answer in again]
+            assert len(set(ids)) == len(first)
+            assert all(a.status_code == 503 or a.json()["id"] == id for a, id in zip(first, ids, strict=True))
+            for number in range(len(first)):
+                job = read_job(str(tmp_path / "out" / str(number)), stage.storage)
+                assert job is not None
+                submitted = Submitted(job, [str(file)])
+                stage.check(stage.ended(submitted), submitted, attempts=3)
+    note(
+        f"Redis {how}, twice, while the API gets jobs",
+        2,
+        f"{len(first) - len(refused)} accepted and done, {len(refused)} refused with 503, accepted when asked again",
+    )
+
+
+def _submissions(
+    post: Callable[[int], httpx.Response], proxy: TcpProxy, killed: RedisServer | None
+) -> list[httpx.Response]:
+    """The answers to submissions one after the other, while Redis goes away twice for 3 s."""
+    over = threading.Event()
+
+    def submit() -> list[httpx.Response]:
+        answers: list[httpx.Response] = []
+        while not over.wait(0.1):
+            answers.append(post(len(answers)))
+        return answers
+
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(submit)
+        for _ in range(2):
+            over.wait(3)
+            if killed is not None:
+                killed.kill()
+                over.wait(3)
+                killed.start()
+            else:
+                with proxy.cut():
+                    over.wait(3)
+        over.wait(3)
+        over.set()
+        return answers.result()

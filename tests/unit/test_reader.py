@@ -14,7 +14,7 @@ from jobs.storage import Storage
 from schemas.errors import InputChanged, RecordError, Unreadable
 from schemas.plan import Shard
 from workers.reader import ParquetReader
-from workers.records import to_records
+from workers.records import to_records, without_large_texts
 
 COLUMNS = pa.schema([("id", pa.int64()), ("text", pa.string())])
 
@@ -118,3 +118,13 @@ def test_an_oversized_cell_is_an_error_row() -> None:
     assert good == {"text": "é" * 50}
     assert isinstance(large, RecordError)
     assert large.code == "too_large"
+
+
+@pytest.mark.parametrize("arrow", [pa.string(), pa.large_string()], ids=str)
+def test_an_oversized_cell_is_not_carried_to_the_output(arrow: Any) -> None:
+    large = "é" * 51
+    texts = pa.array(["a", large, None, "b"], arrow)
+    table = pa.table({"other": texts, "t": texts, "n": pa.array(range(4))})
+    kept = without_large_texts(table, ["t", "t", "n"], 100)
+    assert kept.schema == table.schema
+    assert kept.to_pydict() == {"other": ["a", large, None, "b"], "t": ["a", None, None, "b"], "n": [0, 1, 2, 3]}
