@@ -15,11 +15,11 @@ from jobs.plan import PlanSize, planned, read_plan_size, shard_limits, write_pla
 from jobs.recover import committed
 from jobs.retry import planned_retry
 from jobs.settings import Settings
-from jobs.state import State, notices
+from jobs.state import Progress, State, notices
 from jobs.storage import Storage
 from schemas.errors import NightshiftError, NotFound, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob, JobSpec
-from schemas.manifest import ErrorInfo, JobStatus
+from schemas.manifest import ErrorInfo, JobStatus, Manifest
 
 _log = logging.getLogger(__name__)
 
@@ -113,14 +113,14 @@ class Control:
             progress = self._state.progress(job)
             if not is_alone or progress is None or not progress.finishable:
                 return
-            manifest = read_manifest(output, self._storage)
-            if manifest is None:
-                made = make_manifest(self._job(output), progress, self._state.failed_shards(job), self._storage)
-                now = self._state.progress(job)
-                if now is None or not now.finishable:
-                    return  # Redis was lost while the parts were read, and the job may go on
-                manifest = write_manifest(made, output, self._storage, self._name)
-            notify = self._wants_notice(output)
+            try:
+                manifest = read_manifest(output, self._storage) or self._manifest(job, output, progress)
+                if manifest is None:
+                    return
+                notify = self._wants_notice(output)
+            except Transient as error:  # the sweep asks for the end again
+                event(_log, "finish_failed", logging.WARNING, error=error.message)
+                return
             if notify:  # before the end is noted: until then the sweep has all of this done again
                 notices.add(self._state, job, output)
             self._state.finish(job, manifest.status)
@@ -132,6 +132,14 @@ class Control:
                 mark_ended(job, self._storage, self._settings.catalog_uri)
             except NightshiftError as error:  # whoever looks at the job when Redis is rebuilt makes up for it
                 event(_log, "end_not_marked", logging.WARNING, error=error.message)
+
+    def _manifest(self, job: str, output: str, progress: Progress) -> Manifest | None:
+        """The job's manifest, written. None where Redis was lost while the parts were read, and the job may go on."""
+        made = make_manifest(self._job(output), progress, self._state.failed_shards(job), self._storage)
+        now = self._state.progress(job)
+        if now is None or not now.finishable:
+            return None
+        return write_manifest(made, output, self._storage, self._name)
 
     def _wants_notice(self, output: str) -> bool:
         try:

@@ -1,0 +1,52 @@
+"""The control process while the store is away: jobs are planned and finished later, or fail for good and say why."""
+
+from pathlib import Path
+
+from jobs.control import Control
+from jobs.files import read_manifest
+from jobs.storage import Storage
+from schemas.errors import Transient
+from schemas.manifest import JobStatus
+from tests.integration.harness import House, spec_for
+
+
+class Away(Storage):
+    """A store that can't be reached."""
+
+    def read(self, uri: str) -> bytes:
+        raise Transient(f"{uri} can't be read: the store is away")
+
+
+def control(house: House, storage: Storage, tries: int = 3) -> Control:
+    settings = house.settings.model_copy(update={"max_transient": tries})
+    return Control(settings, house.state, house.broker, storage, "control")
+
+
+def test_faults_of_planning_count_at_growing_distances(house: House, classifier: Path, texts: Path) -> None:
+    """Twenty at once are one; the job fails with the last one's cause, and another try before that plans it."""
+    job = house.submit(spec_for(classifier, str(texts), f"{texts.parents[1]}/out"))
+    away = control(house, Away())
+    for _ in range(2):
+        for _ in range(20):
+            away.plan_job(job.id, job.output)
+            assert house.state.status(job.id) is JobStatus.PLANNING
+        until = house.state._redis.pttl(f"nightshift:lock:plan_fault:{job.id}")
+        assert 1000 < until <= 4000
+        house.state._redis.delete(f"nightshift:lock:plan_fault:{job.id}")
+    away.plan_job(job.id, job.output)
+    assert house.state.status(job.id) is JobStatus.FAILING
+    manifest = house.finish(job)
+    assert manifest.status is JobStatus.FAILED
+    assert manifest.error is not None
+    assert "the store is away" in manifest.error.message
+
+
+def test_the_end_waits_for_the_store(house: House, classifier: Path, texts: Path) -> None:
+    job = house.submit(spec_for(classifier, str(texts), f"{texts.parents[1]}/out"))
+    shards = house.plan(job)
+    for shard in range(shards):
+        house.attempt(job, shard, shards, id=f"a{shard}")
+    control(house, Away()).finish_job(job.id, job.output)
+    assert read_manifest(job.output, house.storage) is None
+    assert house.state.status(job.id) is JobStatus.RUNNING
+    assert house.finish(job).status is JobStatus.SUCCEEDED
