@@ -149,11 +149,11 @@ def execute(attempt: Attempt) -> Outcome:
         return Outcome("found", report=found)
     job = process.job(order.job, order.output)
     shard = job.shard(order.shard)
-    held = process.models.get(job.accepted, job.handler)
+    held = process.models.get(job.accepted, job.handler, lease.loading)
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
     run = ShardRun(handler, job.budget(held), lease.check, attempt.watch)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb
-    careful = careful_after(process.state.deaths(order), *limits, lease.name_rows)
+    careful = careful_after(process.state.deaths(order), *limits, lease.name)
     loaded_now = held.load_s
     held.load_s = 0.0
     with PartWriter(job.output_schema) as writer:

@@ -3,7 +3,10 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from jobs.logs import event
 from jobs.settings import Settings
@@ -87,24 +90,32 @@ class Lease:
             raise ShuttingDown("the worker is shutting down")
         self._raise_for_status()
 
-    def name_rows(self, rows: tuple[int, int] | None) -> None:
-        """Say in Redis which rows alone are worked on next; waits while Redis is away or being rebuilt.
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say in Redis that the model is loaded meanwhile, so that a crash is put down to it. Raises as `name` does."""
+        self.name("load")
+        yield
+        self.name(None)
+
+    def name(self, work: tuple[int, int] | Literal["load"] | None) -> None:
+        """Say in Redis which rows alone are worked on next, or that it is the model; waits while Redis is away or being
+        rebuilt.
 
         Raises Interrupted where the attempt should end.
         """
         began = time.monotonic()
-        while not self._named(rows):
+        while not self._named(work):
             time.sleep(self._settings.renew_s)
             self._renew()
             self.check(self._rows)
             if self._status in _FORGOTTEN and time.monotonic() - began > self._settings.lease_s:
                 raise LeaseLost("Redis was emptied, and not rebuilt in time")
 
-    def _named(self, rows: tuple[int, int] | None) -> bool:
+    def _named(self, work: tuple[int, int] | Literal["load"] | None) -> bool:
         try:
-            return self._state.name_rows(self._order, self._attempt, rows)
+            return self._state.name_work(self._order, self._attempt, work)
         except ServiceUnavailable as error:
-            event(_log, "rows_not_named", logging.WARNING, error=error.message)
+            event(_log, "work_not_named", logging.WARNING, error=error.message)
             return False
 
     def check_for_commit(self) -> None:

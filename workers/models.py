@@ -3,6 +3,8 @@
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,13 @@ class ModelCache:
         self._held: OrderedDict[Key, Held] = OrderedDict()
         self.device = pick_device()
 
-    def get(self, job: AcceptedJob, handler: type[Handler[Any]]) -> Held:
-        """The job's model, loaded now if it isn't yet. Raises Permanent where it can't be."""
+    def get(
+        self,
+        job: AcceptedJob,
+        handler: type[Handler[Any]],
+        loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Held:
+        """The job's model, loaded now, within `loading`, if it isn't yet. Raises Permanent where it can't be."""
         folder = None
         dtype = self._dtype(job)
         if dtype is None:
@@ -52,7 +59,8 @@ class ModelCache:
         key = (job.model.source, job.model.revision, dtype, self.device, handler)
         if key not in self._held:
             folder = folder or local_folder(job.model, self._storage, self._settings.home_dir)
-            self._held[key] = self._load(handler, folder, dtype, job.model)
+            with loading():
+                self._held[key] = self._load(handler, folder, dtype, job.model)
             self._make_room(key)
         self._held.move_to_end(key)
         return self._held[key]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
 from importlib.resources import files
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -270,9 +270,10 @@ class State:
         return bool(self._run("fail_shard", order.job, order.shard, attempt, error.model_dump_json()))
 
     @_guarded
-    def name_rows(self, order: ShardOrder, attempt: str, rows: tuple[int, int] | None) -> bool:
-        """Say that the attempt works on these rows of its shard alone, start…stop-1. False where its lease is lost."""
-        text = "" if rows is None else f"{rows[0]}-{rows[1]}"
+    def name_work(self, order: ShardOrder, attempt: str, work: tuple[int, int] | Literal["load"] | None) -> bool:
+        """Say what the attempt works on: rows of its shard alone, start…stop-1, or its model. False where its lease is
+        lost."""
+        text = f"{work[0]}-{work[1]}" if isinstance(work, tuple) else work or ""
         return bool(self._run("name", order.job, order.shard, attempt, text))
 
     @_guarded

@@ -6,6 +6,7 @@ let_go(id, shard, ARGV[3])
 if redis.call('SETBIT', job_key(id, 'done'), shard, 1) == 0 then
   redis.call('HINCRBY', job_key(id), 'done', 1)
   redis.call('HINCRBY', job_key(id), 'rows_done', ARGV[4])
+  redis.call('HDEL', job_key(id), 'load_deaths')
   redis.call('HDEL', job_key(id, 'failed'), shard)
   redis.call('HDEL', job_key(id, 'lost'), shard)
   redis.call('HDEL', job_key(id, 'tries'), shard)
@@ -15,7 +16,7 @@ if redis.call('SETBIT', job_key(id, 'done'), shard, 1) == 0 then
   end
   local limit = tonumber(redis.call('HGET', job_key(id), 'max_errors') or '')
   if limit and number_of(id, 'error_rows') > limit then
-    stop(id, 'failing', cjson.encode({
+    halt(id, 'failing', cjson.encode({
       code = 'too_many_errors',
       message = number_of(id, 'error_rows') .. ' records have an error, more than max_errors allows (' .. limit .. ')'
     }))

@@ -1,5 +1,5 @@
--- ARGV: job, shard, attempt, rows as "start-stop" or empty. Says on which rows of the shard the attempt works from now on.
--- Answers whether it has the lease.
+-- ARGV: job, shard, attempt, what it works on from now on: rows of the shard as "start-stop", "load" for its model, empty
+-- for all of the shard. Answers whether it has the lease.
 local id, shard = ARGV[1], ARGV[2]
 if redis.call('HGET', job_key(id, 'held'), shard) ~= ARGV[3] then return 0 end
 if ARGV[4] == '' then

@@ -2,12 +2,12 @@
 -- Redis's own clock, so that no worker's clock matters. Keys, all under "nightshift:":
 --   job:{id}           hash: status, task, output, shards, rows, next (the first shard never handed out), counts, error,
 --                      priority, tenant, model; turns (shards handed out, see take.lua), last (when the last one was),
---                      entered (when it was entered into this Redis)
+--                      entered (when it was entered into this Redis), load_deaths (workers lost in a row over its model)
 --   job:{id}:done      bitmap of committed shards          job:{id}:failed   hash shard -> error (JSON)
 --   job:{id}:again     list of shards to release again     job:{id}:held     hash shard -> attempt that holds its lease
 --   job:{id}:live      hash shard -> rows done so far      job:{id}:errors   hash error code -> error rows
 --   job:{id}:lost      hash shard -> workers lost over it: JSON list of {why, and the rows it named: start, stop}
---   job:{id}:at        hash shard -> the rows that its attempt named as those it works on, "start-stop"
+--   job:{id}:at        hash shard -> what its attempt says it works on: rows, "start-stop", or "load", its model
 --   job:{id}:tries     hash shard -> transient faults
 --   ready:{task}       lanes, "{priority}/{tenant}", with shards to hand out, the highest priority first
 --   ready:{task}:{lane}    the lane's jobs by their turns; negative where they had none yet
@@ -133,7 +133,7 @@ local function again(id, shard)
 end
 
 -- Stops handing out the job's shards; the ones in hand are let go at their next batch.
-local function stop(id, status, err)
+local function halt(id, status, err)
   local before = status_of(id)
   if before ~= 'planning' and before ~= 'running' and before ~= 'paused' then return false end
   redis.call('HSET', job_key(id), 'status', status, 'error', err)
@@ -146,13 +146,36 @@ local function fail_shard(id, shard, err)
   redis.call('HSET', job_key(id, 'failed'), shard, err)
 end
 
+-- Fails the job whose model ends the workers that load it: as many in a row as a shard may lose, while no other worker
+-- was further than that.
+local function lose_loading(id, why, most)
+  if redis.call('HLEN', job_key(id, 'held')) > redis.call('HLEN', job_key(id, 'at')) then return end
+  for _, what in ipairs(redis.call('HVALS', job_key(id, 'at'))) do
+    if what ~= 'load' then return end
+  end
+  local deaths = redis.call('HINCRBY', job_key(id), 'load_deaths', 1)
+  if deaths >= tonumber(most) then
+    halt(id, 'failing', cjson.encode({
+      code = 'model',
+      message = 'the worker process was lost ' .. deaths .. ' times in a row while it loaded the model (' .. why
+        .. '): it may need more memory than the workers have'
+    }))
+  end
+end
+
 -- The worker that held this shard's lease is gone: the shard is released again, or given up where its workers were lost
--- too often, be it over no rows that they named or over as many as `named` allows.
+-- too often, be it over no rows that they named or over as many as `named` allows. That a model can't be loaded is no
+-- fault of the shard.
 local function lose(id, shard, why, unnamed, named)
-  local start, stop = (redis.call('HGET', job_key(id, 'at'), shard) or ''):match('^(%d+)-(%d+)$')
+  local at = redis.call('HGET', job_key(id, 'at'), shard) or ''
+  local start, stop = at:match('^(%d+)-(%d+)$')
   for _, part in ipairs({'held', 'live', 'at'}) do redis.call('HDEL', job_key(id, part), shard) end
   redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
   if not unfinished(id) then return end
+  if at == 'load' then
+    lose_loading(id, why, unnamed)
+    return again(id, shard)
+  end
   local deaths = cjson.decode(redis.call('HGET', job_key(id, 'lost'), shard) or '[]')
   deaths[#deaths + 1] = {why, tonumber(start), tonumber(stop)}
   local with_rows = 0

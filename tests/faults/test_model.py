@@ -54,3 +54,21 @@ def test_a_model_that_goes_bad_after_validation(
     assert str(model) in manifest.error.message, manifest.error
     assert sum(stage.failpoints.claims(job.id).values()) <= 1, "no shard is tried again"
     note(f"model {how} after validation", 1, f"job failed at the first load: {manifest.error.code}")
+
+
+def test_a_model_that_crashes_whoever_loads_it(stage: Stage, note: Note) -> None:
+    """The job fails after four deaths, whatever the number of its shards; another job goes on."""
+    (stage.model / "deadly").touch()
+    with stage.worker("--groups", "text,control", "--processes", "2"):
+        job = stage.job("job", 400)
+        ended = stage.ended(job)
+        (stage.model / "deadly").unlink()
+        other = stage.job("other", 40)
+        stage.check(stage.ended(other), other)
+    manifest = stage.check(ended, job, attempts=5)
+    assert (manifest.status, manifest.parts) == (JobStatus.FAILED, [])
+    assert manifest.error is not None
+    assert "while it loaded the model" in manifest.error.message
+    deaths = sum(stage.failpoints.claims(job.id).values())
+    assert deaths <= stage.settings.max_lost + 1, "of two processes one may be at its last load"
+    note("a model that ends each process that loads it, 40 shards", deaths, f"job failed: {manifest.error.code}")

@@ -37,11 +37,6 @@ class Died(BaseException):
 
 
 @pytest.fixture
-def house(settings: Settings) -> House:
-    return House(settings)
-
-
-@pytest.fixture
 def texts(tmp_path: Path) -> Path:
     return write_reviews(tmp_path / "in.parquet", sentences(ROWS))
 
@@ -134,18 +129,60 @@ def test_more_killers_than_a_shard_may_have(
     assert manifest.lost[0].error.message == "the worker was lost 7 times while it ran this shard"
 
 
-def test_a_model_that_cannot_load_ends_the_search_early(
+def test_a_model_that_ends_the_worker_that_loads_it_fails_the_job(
     house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deaths over no record in particular are not searched for one."""
+    """After so many deaths in a row, and not after as many for each of its shards."""
 
     def crash(*args: object) -> None:
+        nonlocal crashes
+        crashes += 1
         raise Died
 
+    crashes = 0
     monkeypatch.setattr(TextClassification, "load", crash)
-    job = submit(house, classifier, texts)
-    outcome, deaths = attempts(house, job)
-    assert (outcome.how, deaths) == ("skipped", [Death(Loss.WORKER_LOST)] * house.settings.max_lost)
+    job = submit(house, classifier, texts, shard={"rows": 10})
+    outcome, deaths = attempts(house, job, Loss.MEMORY_EXCEEDED)
+    assert (outcome.how, outcome.why, deaths, crashes) == ("skipped", "failing", [], house.settings.max_lost)
+    manifest = house.finish(job)
+    assert manifest.status is JobStatus.FAILED
+    assert manifest.error is not None
+    assert manifest.error.code == "model"
+    assert "lost 4 times in a row while it loaded the model (memory_exceeded)" in manifest.error.message
+
+
+def test_deaths_over_a_model_that_others_can_load_count_nothing(house: House, classifier: Path, texts: Path) -> None:
+    """One worker with too little memory fails no job that others work on, nor one that got on in between."""
+    job = submit(house, classifier, texts, shard={"rows": 10})
+    first, second, third = (
+        ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=10) for shard in range(3)
+    )
+
+    def die(times: int) -> None:
+        for _ in range(times):
+            assert house.state.claim(first, "dies") == "claimed"
+            assert house.state.name_work(first, "dies", "load")
+            assert house.state.lost(first, "dies", Loss.WORKER_LOST) == (True, False)
+
+    assert house.state.claim(second, "works") == "claimed"
+    die(10)
+    assert house.state.claim(third, "is careful") == "claimed"
+    assert house.state.name_work(third, "is careful", (0, 3))
+    house.state.put_back(second, "works")
+    die(10)
+    house.state.put_back(third, "is careful")
+    die(house.settings.max_lost - 1)
+    house.state.claim(second, "works")
+    house.state.commit(second, "works", 10, {})
+    die(house.settings.max_lost - 1)
+    assert house.state.status(job.id) is JobStatus.RUNNING
+    assert house.state.deaths(first) == []
+    assert house.state.claim(first, "loads too") == "claimed"
+    assert house.state.name_work(first, "loads too", "load")
+    assert house.state.claim(third, "dies") == "claimed"
+    assert house.state.name_work(third, "dies", "load")
+    assert house.state.lost(third, "dies", Loss.WORKER_LOST)[0]
+    assert house.state.status(job.id) is JobStatus.FAILING
 
 
 def test_one_late_step_begins_the_search(
@@ -177,9 +214,9 @@ def test_what_is_put_back_is_no_death(
         assert house.attempt(job, 0, 1).how == "put_back"
     assert house.state.deaths(order) == []
     assert house.state.claim(order, "b") == "claimed"
-    assert house.state.name_rows(order, "b", (3, 9))
+    assert house.state.name_work(order, "b", (3, 9))
     house.state.put_back(order, "b")
-    assert not house.state.name_rows(order, "b", (3, 9))
+    assert not house.state.name_work(order, "b", (3, 9))
     assert house.state.claim(order, "c") == "claimed"
     assert house.state.lost(order, "b", Loss.WORKER_LOST) == (False, False)
     assert house.state.lost(order, "c", Loss.WORKER_LOST) == (True, False)
@@ -191,7 +228,7 @@ def test_a_lease_that_runs_out_accuses_the_rows_it_named(house: House, classifie
     order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
     short = State(house.settings.model_copy(update={"lease_s": 0.05}))
     short.claim(order, "a")
-    short.name_rows(order, "a", (3, 9))
+    short.name_work(order, "a", (3, 9))
     wait_for("the lease runs out", lambda: short.sweep()[2] == 1, 5)
     assert short.deaths(order) == [Death(Loss.LEASE_EXPIRED, 3, 9)]
 

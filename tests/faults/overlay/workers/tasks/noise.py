@@ -26,6 +26,8 @@ class Noise(Handler[Params]):
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
+        if (folder / "deadly").exists():
+            ctypes.string_at(0)
         return Loaded(torch.nn.Linear(1, 1), None, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
