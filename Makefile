@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLD := .venv-transformers4
 STAMP := $(VENV)/.installed
-# What tests share, and the benchmarks, are typed as strictly as the product.
-TYPED := $(wildcard tests/*.py benchmarks/*.py benchmarks/parity/*.py) tests/acceptance/api.py tests/acceptance/cli.py tests/integration/harness.py tests/tasks/conformance.py $(wildcard tests/faults/*.py)
+# Tests and benchmarks are typed as strictly as the product.
+TYPED := $(wildcard tests/*.py tests/*/*.py benchmarks/*.py benchmarks/parity/*.py)
 
 .PHONY: install demo test faults api-check locks deploy-check check format docs bench parity clean
 

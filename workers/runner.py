@@ -221,7 +221,9 @@ class ShardRun:
             self._watch.begin("infer")
             self._each(self._rows + start + (stop - start) * done // len(current.pieces))
 
-        outputs = self._timer.timed("infer", lambda: self._batcher.run(current.pieces, self._infer, each))
+        outputs = self._timer.timed(
+            "infer", lambda: self._batcher.run(current.pieces, partial(infer, self._handler), each)
+        )
         if current.lazy:
             current.pieces = [replace(piece, inputs={}) for piece in current.pieces]
         if current.last:
@@ -277,18 +279,6 @@ class ShardRun:
             if index in working.keys and not isinstance(answer, RecordError):
                 self._known[working.keys[index]] = answer
 
-    def _infer(self, pieces: Sequence[Piece]) -> Sequence[Any]:
-        with torch.inference_mode():
-            outputs = self._handler.infer(pieces)
-        if isinstance(outputs, torch.Tensor):
-            return list(_to_numpy(outputs))
-        return [
-            {name: _to_numpy(tensor) for name, tensor in output.items()}
-            if isinstance(output, dict)
-            else _to_numpy(output)
-            for output in outputs
-        ]
-
     def _finish(self, pieces: list[Piece], outputs: list[Any]) -> Prediction | RecordError:
         failed = next((output for output in outputs if isinstance(output, Exception)), None)
         if failed is not None:
@@ -314,6 +304,18 @@ class ShardRun:
 
 
 _UNEXPECTED = ("prepare_failed", "inference_failed", "finish_failed", "not_finite")
+
+
+def infer(handler: Handler[Any], pieces: Sequence[Piece]) -> list[Any]:
+    """Raw outputs of one batch as `finish` takes them, one a piece: an array, or several by name."""
+    with torch.inference_mode():
+        outputs = handler.infer(pieces)
+    if isinstance(outputs, torch.Tensor):
+        return list(_to_numpy(outputs))
+    return [
+        {name: _to_numpy(tensor) for name, tensor in output.items()} if isinstance(output, dict) else _to_numpy(output)
+        for output in outputs
+    ]
 
 
 def _to_numpy(output: torch.Tensor) -> np.ndarray:

@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor
 from schemas.errors import Permanent, RecordError
 from workers.devices import DEVICE_LOST, OUT_OF_MEMORY
 from workers.handler import Loaded, Output, Piece, Record
-from workers.pictures import MAX_PIXELS, require_pillow
+from workers.pictures import MAX_PIXELS, Picture, require_pillow
 from workers.text import to_device
 
 if TYPE_CHECKING:
@@ -94,8 +94,12 @@ def piece_of(loaded: Loaded, image: "Image.Image") -> Piece:
 
 
 def prepare(loaded: Loaded, records: Sequence[Record]) -> list[Iterator[Piece]]:
-    """For each record a generator of its picture's one piece: nothing is decoded before it is asked for."""
-    return [(piece_of(loaded, image) for image in [record["image"]]) for record in records]
+    """For each record its picture as one piece, which is decoded only when it is asked for."""
+    return [_decoded(loaded, record["image"]) for record in records]
+
+
+def _decoded(loaded: Loaded, picture: Picture) -> Iterator[Piece]:
+    yield piece_of(loaded, picture.rgb())
 
 
 def in_equal_shapes(

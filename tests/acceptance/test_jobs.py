@@ -23,17 +23,10 @@ from transformers import pipeline
 from jobs.settings import Settings
 from jobs.state import State
 from tests.acceptance.cli import NIGHTSHIFT, environment, events, nightshift, options, worker
-from tests.checkpoints import MAX_LENGTH, make_classifier
+from tests.checkpoints import MAX_LENGTH
 from tests.integration.harness import read_output, write_reviews
 from tests.servers import S3_ENV, s3_client, wait_for
 from tests.texts import sentences
-
-
-@pytest.fixture(scope="module")
-def slow_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that takes a while, so that a shard can be caught in the middle."""
-    shape = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
-    return make_classifier(tmp_path_factory.mktemp("slow"), **shape)
 
 
 def put_table(endpoint: str, uri: str, table: pa.Table, row_group: int) -> None:
@@ -94,7 +87,7 @@ def test_twenty_thousand_rows_in_s3(
         s3_client(s3_endpoint).download_file(s3.removeprefix("s3://"), part["Key"], str(local / name))
     (local / "_plan.pq").touch()  # lies in the same folder, and is not taken for data
     query = f"select count(*), count(distinct id), min(prediction.score) > 0 from '{local}/*.parquet'"
-    assert duckdb.sql(query).fetchall() == [(20_000, 20_000, True)]
+    assert duckdb.execute(query).fetchall() == [(20_000, 20_000, True)]
 
 
 def test_the_same_spec_twice_runs_nothing_the_second_time(classifier: Path, tmp_path: Path) -> None:
@@ -312,18 +305,8 @@ def test_a_hub_id_loads_from_the_hub_s_cache(classifier: Path, tmp_path: Path) -
     for path in classifier.iterdir():
         os.link(path, snapshot / path.name)
     file = write_reviews(tmp_path / "in.parquet", sentences(20))
-    env = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    at = [
-        "--task",
-        "text-classification",
-        "--model",
-        "nightshift/tiny",
-        "--input",
-        str(file),
-        "--column",
-        "text=review",
-    ]
-    done = nightshift("run", *at, "--output", f"{tmp_path}/out", **env)
+    at = options("nightshift/tiny", file, tmp_path / "out")
+    done = nightshift("run", *at, HF_HUB_CACHE=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
     assert done.code == 0, done
     assert json.loads((tmp_path / "out" / "_job.json").read_text())["model"]["revision"] == commit
 

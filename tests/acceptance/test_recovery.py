@@ -13,17 +13,9 @@ import redis
 
 from jobs.settings import Settings
 from tests.acceptance.cli import NIGHTSHIFT, environment, events, nightshift, options, worker
-from tests.checkpoints import make_classifier
 from tests.integration.harness import read_output, write_reviews
 from tests.servers import free_ports, redis_at, wait_for
 from tests.texts import sentences
-
-
-@pytest.fixture(scope="module")
-def steady_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that takes a while, so that a job can be caught in the middle."""
-    shape = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
-    return make_classifier(tmp_path_factory.mktemp("steady"), **shape)
 
 
 @contextmanager
@@ -57,12 +49,12 @@ def check(process: "subprocess.Popen[str]", before: dict[str, int], tmp_path: Pa
 
 
 def test_redis_emptied_under_a_job(
-    settings: Settings, redis_url: str, steady_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, redis_url: str, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody does anything about it: the worker finds it out, and not even the shard in hand is lost."""
     monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "60")
     log = tmp_path / "worker.log"
-    with worker(log), running_job(steady_classifier, tmp_path) as process:
+    with worker(log), running_job(slow_classifier, tmp_path) as process:
         before = parts(tmp_path)
         assert len(before) < 30
         redis.Redis.from_url(redis_url).flushall()
@@ -74,7 +66,7 @@ def test_redis_emptied_under_a_job(
 
 
 def test_redis_replaced_under_a_job(
-    settings: Settings, steady_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server goes away, and an empty one comes in its place."""
     (port,) = free_ports(1)
@@ -84,7 +76,7 @@ def test_redis_replaced_under_a_job(
     with ExitStack() as others:
         with redis_at(tmp_path / "redis", port):
             others.enter_context(worker(log))
-            process = others.enter_context(running_job(steady_classifier, tmp_path))
+            process = others.enter_context(running_job(slow_classifier, tmp_path))
         wait_for("Redis is missed", lambda: events(log, "sweep_failed"))
         before = parts(tmp_path)
         with redis_at(tmp_path / "redis", port):

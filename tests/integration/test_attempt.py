@@ -23,16 +23,6 @@ from workers.lease import Lease
 from workers.tasks.text_classification import TextClassification
 
 
-@pytest.fixture
-def house(settings: Settings) -> House:
-    return House(settings)
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    return write_reviews(tmp_path / "in" / "a.parquet", sentences(100), row_group=20)
-
-
 def submit(house: House, classifier: Path, texts: Path, **changes: Any) -> tuple[AcceptedJob, int]:
     job = house.submit(
         spec_for(classifier, str(texts), f"{texts.parent.parent}/out", **({"shard": {"rows": 30}} | changes))
@@ -56,7 +46,12 @@ def test_a_job_from_spec_to_manifest(house: House, classifier: Path, texts: Path
 def test_the_model_is_loaded_once(house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     load = TextClassification.load
-    monkeypatch.setattr(TextClassification, "load", lambda *args: loads.append(1) or load(*args))
+
+    def counted(*args: Any) -> Any:
+        loads.append(args)
+        return load(*args)
+
+    monkeypatch.setattr(TextClassification, "load", counted)
     house.run(spec_for(classifier, str(texts), f"{texts.parent.parent}/out", shard={"rows": 10}))
     assert len(loads) == 1
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from jobs.broker import task_queue
-from jobs.settings import Settings
 from jobs.state import State, WarmLimits
 from schemas.manifest import JobStatus
 from schemas.shard import ShardOrder
@@ -261,11 +260,6 @@ def test_a_job_paused_while_it_is_planned_starts_paused(floor: Floor) -> None:
     assert (floor.state.status("job"), floor.take()) == (JobStatus.PAUSED, None)
     assert floor.state.unpause("job")
     assert floor.work(5) == ["job", "job"]
-
-
-@pytest.fixture
-def house(settings: Settings) -> House:
-    return House(settings)
 
 
 def test_messages_that_come_twice_or_late_or_never(house: House, classifier: Path, tmp_path: Path) -> None:

@@ -133,13 +133,13 @@ def test_a_model_that_ends_the_worker_that_loads_it_fails_the_job(
     house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After so many deaths in a row, and not after as many for each of its shards."""
+    crashes = 0
 
     def crash(*args: object) -> None:
         nonlocal crashes
         crashes += 1
         raise Died
 
-    crashes = 0
     monkeypatch.setattr(TextClassification, "load", crash)
     job = submit(house, classifier, texts, shard={"rows": 10})
     outcome, deaths = attempts(house, job, Loss.MEMORY_EXCEEDED)

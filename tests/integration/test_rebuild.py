@@ -21,19 +21,8 @@ from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, part_name
 from schemas.manifest import JobStatus
 from schemas.shard import ShardOrder
-from tests.integration.harness import House, read_output, spec_for, write_reviews
-from tests.texts import sentences
+from tests.integration.harness import House, read_output, spec_for
 from workers.tasks.text_classification import TextClassification
-
-
-@pytest.fixture
-def house(settings: Settings) -> House:
-    return House(settings)
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    return write_reviews(tmp_path / "in" / "a.parquet", sentences(100), row_group=20)
 
 
 def submit(house: House, classifier: Path, texts: Path, output: str = "out") -> AcceptedJob:
@@ -333,6 +322,7 @@ def test_a_job_that_ended_is_not_run_on_by_a_redis_that_is_behind(house: House, 
     assert house.finish(job).status is JobStatus.CANCELLED
     raw(house).flushall()
     for key, value in before:
+        assert value is not None
         raw(house).restore(key, 0, value)
     assert house.state.status(job.id) is JobStatus.RUNNING
     assert rebuilt(house) == {}

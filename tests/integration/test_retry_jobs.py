@@ -29,11 +29,6 @@ from workers.tasks.image_classification import ImageClassification
 from workers.tasks.text_classification import TextClassification
 
 
-@pytest.fixture
-def house(settings: Settings) -> House:
-    return House(settings)
-
-
 @contextmanager
 def failing(wrong: Callable[[int], bool]) -> Iterator[None]:
     """A handler that fails on the records whose text ends in a number that is wrong."""

@@ -249,7 +249,12 @@ def test_nothing_is_left_of_an_ended_job_but_what_expires(state: State, settings
     short.cancel("job")
     short.finish("job", JobStatus.CANCELLED)
     expired: list[int] = []
-    wait_for("the leases run out", lambda: expired.append(short.sweep()[2]) or sum(expired) == 2, 5)
+
+    def both() -> bool:
+        expired.append(short.sweep()[2])
+        return sum(expired) == 2
+
+    wait_for("the leases run out", both, 5)
     short.commit(order(0), "a", 1, {"x": 1})
     left = [key for key in short._redis.scan_iter("nightshift:*") if short._redis.ttl(key) < 0]
     assert left == []

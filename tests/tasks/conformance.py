@@ -4,7 +4,7 @@ A task's test file defines `case`, a fixture of type Case, and imports these tes
 
     from tests.tasks.conformance import *  # noqa: F403
 
-What such files have alike besides is here too: a handler for a model, its predictions, what is wrong with parameters.
+What such files need besides, a handler for a model say, is in tests/tasks/handlers.py.
 """
 
 import hashlib
@@ -18,21 +18,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from jobs.settings import Settings
-from schemas.errors import SpecError
 from schemas.job import parse_spec
 from schemas.manifest import JobStatus
 from schemas.task import Kind, Task
 from tests.checkpoints import MAX_LENGTH
 from tests.integration.harness import House, read_output
-from workers.devices import pick_device, pick_dtype
-from workers.handler import Handler
-from workers.tasks import handler_of
 
 __all__ = [
     "Case",
@@ -122,33 +117,6 @@ def close(one: Any, other: Any) -> bool:
 #: Any text that UTF-8 can hold, up to three times what the tiny models read; and so many examples of a property.
 any_text = st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH)
 a_few = hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def spec_json(task: Task, params: dict[str, Any]) -> dict[str, Any]:
-    """A spec whose parameters alone matter."""
-    return {"task": task.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}, "params": params}
-
-
-def loaded_handler(task: Task, model: Path, params: dict[str, Any]) -> Handler[Any]:
-    """The task's handler on a model, as a worker loads it, for a job with these parameters."""
-    kind, device = handler_of(task), pick_device()
-    spec = parse_spec(spec_json(task, params))
-    return kind(kind.load(model, device, pick_dtype("auto", None, device)), spec.task_params, spec)
-
-
-def predictions(handler: Handler[Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Predictions of records in one batch, for a handler with a tensor a piece."""
-    prepared = [list(pieces) for pieces in handler.prepare(records)]
-    with torch.inference_mode():
-        outputs: Any = iter(handler.infer([piece for pieces in prepared for piece in pieces]))
-    return [handler.finish(pieces, [next(outputs).cpu().numpy() for _ in pieces]) for pieces in prepared]
-
-
-def problems(task: Task, params: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with a job's parameters: messages by the name of the field."""
-    with pytest.raises(SpecError) as error:
-        parse_spec(spec_json(task, params))
-    return {problem.field: problem.message for problem in error.value.problems}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32, "auto"])

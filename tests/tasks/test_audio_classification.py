@@ -1,45 +1,35 @@
 """audio-classification against the Transformers pipeline, on Wav2Vec2 of both kinds, its kin, and spectra."""
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import pipeline
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.audio_classification import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.audio_classification import TASK
 from tests.checkpoints import make_classifier
 from tests.checkpoints_audio import make_sound_classifier, make_spectrum_classifier
 from tests.media import FORMATS, encoded, sounds, tone
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.handlers import load, loaded_handler, pieces_of, predictions, problems, reference_pipeline
 from workers.clips import Clip
-from workers.handler import Piece
-from workers.tasks.audio_classification import AudioClassification
+from workers.handler import Handler
 
 SCHEMA = "1:c3bf7dc812a4"
 RATE = 16_000
-SPEC: dict[str, Any] = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
-
-
-@cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("audio-classification", model=str(model), device="cpu")
 
 
 @cache
 def reference(model: Path, data: bytes, top_k: int = 5, **options: Any) -> dict[str, Any]:
     """What the pipeline gives for the clip's samples, in the shape of our prediction; remembered."""
     samples = Clip(data).samples(RATE)
-    top = reference_pipeline(model)({"raw": samples, "sampling_rate": RATE}, top_k=top_k, **options)
+    top = reference_pipeline(TASK, model)({"raw": samples, "sampling_rate": RATE}, top_k=top_k, **options)
     top = [{"label": one["label"], "score": one["score"]} for one in top]
-    return top[0] | {"top": top, "duration_s": len(samples) / RATE}
+    return {**top[0], "top": top, "duration_s": len(samples) / RATE}
 
 
 @pytest.fixture(scope="module")
@@ -74,36 +64,20 @@ def test_the_answers_differ(name: str, models: dict[str, Path], clips: list[byte
     assert len({round(answer["score"], 3) for answer in answers}) > len(answers) // 2
 
 
-def handler_for(model: Path, **params: Any) -> AudioClassification:
-    loaded = AudioClassification.load(model, torch.device("cpu"), torch.float32)
-    return AudioClassification(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def pieces_of(handler: AudioClassification, files: Sequence[bytes]) -> list[Piece]:
-    return [piece for pieces in handler.prepare([{"audio": Clip(data)} for data in files]) for piece in pieces]
-
-
-def answers_of(handler: AudioClassification, files: Sequence[bytes]) -> list[Any]:
-    pieces = pieces_of(handler, files)
-    with torch.inference_mode():
-        outputs = handler.infer(pieces)
-    return [handler.finish([piece], [output.numpy()]) for piece, output in zip(pieces, outputs, strict=True)]
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_each_format(form: str, models: dict[str, Path]) -> None:
     rate = 48_000 if form in ("ogg opus", "webm") else 44_100
     wave = tone(700, 0.4, rate)
     data = encoded(np.stack([wave, 0.5 * wave]), rate, form)
-    (answer,) = answers_of(handler_for(models["layer"]), [data])
+    (answer,) = predictions(loaded_handler(TASK, models["layer"]), audio=[data])
     assert close(answer, reference(models["layer"], data))
     assert answer["duration_s"] == pytest.approx(0.4, abs=0.05)
 
 
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
 def test_each_function(function: str, models: dict[str, Path], clips: list[bytes]) -> None:
-    handler = handler_for(models["group"], function_to_apply=function, top_k=2)
-    for data, answer in zip(clips[:8], answers_of(handler, clips[:8]), strict=True):
+    handler = loaded_handler(TASK, models["group"], function_to_apply=function, top_k=2)
+    for data, answer in zip(clips[:8], predictions(handler, audio=clips[:8]), strict=True):
         assert close(answer, reference(models["group"], data, top_k=2, function_to_apply=function))
 
 
@@ -120,7 +94,9 @@ def test_each_function(function: str, models: dict[str, Path], clips: list[bytes
 )
 def test_the_configuration_decides(config: dict[str, Any], tmp_path: Path, clips: list[bytes]) -> None:
     model = make_sound_classifier(tmp_path, "layer", **config)
-    for data, answer in zip(clips[:8], answers_of(handler_for(model, top_k=10), clips[:8]), strict=True):
+    for data, answer in zip(
+        clips[:8], predictions(loaded_handler(TASK, model, top_k=10), audio=clips[:8]), strict=True
+    ):
         assert close(answer, reference(model, data, top_k=10))
 
 
@@ -130,44 +106,43 @@ def test_the_configuration_decides(config: dict[str, Any], tmp_path: Path, clips
 def test_batches_of_its_kin(architecture: str, norm: str, tmp_path: Path, clips: list[bytes]) -> None:
     """Of those only some don't hear padding, though they all take a mask."""
     model = make_sound_classifier(tmp_path, norm, architecture)
-    for data, answer in zip(clips[:12], answers_of(handler_for(model), clips[:12]), strict=True):
+    for data, answer in zip(clips[:12], predictions(loaded_handler(TASK, model), audio=clips[:12]), strict=True):
         assert close(answer, reference(model, data))
 
 
-def calls(handler: AudioClassification, pieces: Sequence[Piece]) -> list[tuple[int, ...]]:
-    """The shapes that the model gets for these pieces."""
+def calls(handler: Handler[Any], files: list[bytes]) -> list[tuple[int, ...]]:
+    """The shapes that the model gets for these clips."""
     seen: list[tuple[int, ...]] = []
     hook = handler.loaded.model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(tuple(kwargs["input_values"].shape)), with_kwargs=True
     )
-    with torch.inference_mode():
-        handler.infer(pieces)
+    predictions(handler, audio=files)
     hook.remove()
     return seen
 
 
 def test_only_models_that_take_a_mask_get_padding(models: dict[str, Path]) -> None:
     files = [encoded(tone(500, seconds, RATE), RATE) for seconds in (0.3, 0.2, 0.3, 0.1)]
-    layer, group = handler_for(models["layer"]), handler_for(models["group"])
-    assert calls(layer, pieces_of(layer, files)) == [(4, 4800)]
-    assert calls(group, pieces_of(group, files)) == [(2, 4800), (1, 3200), (1, 1600)]
-    assert [piece.cost for piece in pieces_of(group, files)] == [15, 10, 15, 5]
+    layer, group = loaded_handler(TASK, models["layer"]), loaded_handler(TASK, models["group"])
+    assert calls(layer, files) == [(4, 4800)]
+    assert calls(group, files) == [(2, 4800), (1, 3200), (1, 1600)]
+    assert [piece.cost for (piece,) in pieces_of(group, audio=files)] == [15, 10, 15, 5]
 
 
 @pytest.mark.parametrize("name", ["group", "layer"])
 @pytest.mark.parametrize("samples", [1, 399])
 def test_a_clip_too_short_for_the_model(samples: int, name: str, models: dict[str, Path]) -> None:
-    handler = handler_for(models[name])
+    handler = loaded_handler(TASK, models[name])
     with pytest.raises(RecordError, match="400") as error:
-        pieces_of(handler, [encoded(tone(500, 1, RATE)[:samples], RATE)])
+        pieces_of(handler, audio=[encoded(tone(500, 1, RATE)[:samples], RATE)])
     assert error.value.code == "audio_too_short"
     shortest, longer = encoded(tone(500, 1, RATE)[:400], RATE), encoded(tone(500, 1, RATE), RATE)
-    assert close(answers_of(handler, [shortest, longer])[0], reference(models[name], shortest))
+    assert close(predictions(handler, audio=[shortest, longer])[0], reference(models[name], shortest))
 
 
 def test_a_clip_too_short_for_spectra(models: dict[str, Path]) -> None:
     with pytest.raises(RecordError) as error:
-        pieces_of(handler_for(models["spectra"]), [encoded(tone(500, 0.024, RATE), RATE)])
+        pieces_of(loaded_handler(TASK, models["spectra"]), audio=[encoded(tone(500, 0.024, RATE), RATE)])
     assert error.value.code == "audio_too_short"
 
 
@@ -201,17 +176,17 @@ def test_a_bad_clip_is_its_own_error_alone(
 def test_silence_has_an_answer(models: dict[str, Path]) -> None:
     data = encoded(np.zeros(8000, np.float32), RATE)
     for model in models.values():
-        (answer,) = answers_of(handler_for(model), [data])
+        (answer,) = predictions(loaded_handler(TASK, model), audio=[data])
         assert close(answer, reference(model, data))
 
 
 def test_a_model_that_is_none_of_sound(tmp_path: Path, models: dict[str, Path]) -> None:
     with pytest.raises(Permanent) as error:
-        handler_for(make_classifier(tmp_path / "text"))
+        loaded_handler(TASK, make_classifier(tmp_path / "text"))
     assert error.value.code == "model"
     (models["group"] / "config.json").rename(tmp_path / "config.json")
     with pytest.raises(Permanent) as error:
-        AudioClassification.load(tmp_path, torch.device("cpu"), torch.float32)
+        load(TASK, tmp_path)
     assert error.value.code == "model"
     (tmp_path / "config.json").rename(models["group"] / "config.json")
 
@@ -228,6 +203,4 @@ def test_a_model_that_is_none_of_sound(tmp_path: Path, models: dict[str, Path]) 
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert [problem.field for problem in error.value.problems] == [field]
+    assert list(problems(TASK, params)) == [field]

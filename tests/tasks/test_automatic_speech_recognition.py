@@ -8,25 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import pipeline
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as NAMES
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
+from schemas.errors import Permanent, RecordError
 from schemas.tasks.automatic_speech_recognition import TASK, Params
 from tests.checkpoints_audio import make_sound_classifier
 from tests.checkpoints_speech import WINDOW_S, make_ctc, make_whisper
 from tests.media import encoded, sounds
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, run_case
+from tests.tasks.handlers import load, loaded_handler, predictions, problems, reference_pipeline
 from workers.clips import Clip
-from workers.handler import Handler
-from workers.tasks.automatic_speech_recognition import AutomaticSpeechRecognition
 
 RATE = 16_000
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 SCHEMA = "1:fe2111cb00d6"
 #: Chunks of CTC and of Whisper that make a few seconds a long clip.
 CTC: dict[str, Any] = {"chunk_length_s": 1.0, "stride_s": 0.2}
@@ -51,14 +46,9 @@ RECORDS += [{"audio": wav(np.zeros(40_000, np.float32))}]
 
 
 @cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("automatic-speech-recognition", model=str(model), device="cpu")
-
-
-@cache
 def reference(model: Path, data: bytes, spoken: str | None = None, **params: Any) -> dict[str, Any]:
     """What the pipeline gives for one clip with a job's parameters, in the shape of our prediction; remembered."""
-    run = reference_pipeline(model)
+    run = reference_pipeline(TASK, model)
     samples = Clip(data).samples(RATE)
     asked = Params(**params)
     options: dict[str, Any] = {"chunk_length_s": asked.chunk_length_s, "stride_length_s": asked.stride_s}
@@ -84,7 +74,7 @@ def languages_of(model: Path, data: bytes, chunk_length_s: float, stride_s: floa
     samples = Clip(data).samples(RATE)
     sizes = {"chunk_length_s": chunk_length_s, "stride_length_s": stride_s}
     kwargs = {"generate_kwargs": {"task": "transcribe", "num_beams": 1}}
-    found = reference_pipeline(model)(samples, **sizes, **kwargs, return_timestamps=True, return_language=True)
+    found = reference_pipeline(TASK, model)(samples, **sizes, **kwargs, return_timestamps=True, return_language=True)
     codes = {name: code for code, name in NAMES.items()}
     return [codes[chunk["language"]] for chunk in found["chunks"]]
 
@@ -94,23 +84,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {norm: make_ctc(tmp_path_factory.mktemp(norm), norm) for norm in ("group", "layer")}
     made |= {name: make_whisper(tmp_path_factory.mktemp(name), many) for name, many in (("many", True), ("en", False))}
     return made
-
-
-def loaded_handler(model: Path, **params: Any) -> Handler[Any]:
-    loaded = AutomaticSpeechRecognition.load(model, torch.device("cpu"), torch.float32)
-    return AutomaticSpeechRecognition(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def predictions(handler: Handler[Any], clips: list[bytes]) -> list[dict[str, Any]]:
-    """Of clips heard together, as the runner does it."""
-    pieces = [list(made) for made in handler.prepare([{"audio": Clip(data)} for data in clips])]
-    with torch.inference_mode():
-        outputs = iter(handler.infer([piece for made in pieces for piece in made]))
-    return [handler.finish(made, [_numpy(next(outputs)) for _ in made]) for made in pieces]
-
-
-def _numpy(output: Any) -> Any:
-    return {k: v.numpy() for k, v in output.items()} if isinstance(output, dict) else output.numpy()
 
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -159,13 +132,13 @@ def test_parameters_mean_what_they_mean_to_the_pipeline(
     clips = [record["audio"] for record in RECORDS[-7:]]
     code = {"de": "de", "Japanese": "ja", "<|en|>": "en"}.get(params.get("language", ""))
     language = "en" if name == "en" else code
-    found = predictions(loaded_handler(models[name], **params), clips)
+    found = predictions(loaded_handler(TASK, models[name], **params), audio=clips)
     assert found == [reference(models[name], clip, language, **params) for clip in clips]
 
 
 def test_whisper_finds_the_language_of_each_clip(models: dict[str, Path]) -> None:
     clips = [wav(speech(n, seed)) for seed, n in enumerate([4000, 9000, 12_000, 20_000, 24_000, 30_000, 31_000])]
-    found = predictions(loaded_handler(models["many"], **WHISPER, timestamps="segment"), clips)
+    found = predictions(loaded_handler(TASK, models["many"], **WHISPER, timestamps="segment"), audio=clips)
     named = [languages_of(models["many"], clip, WHISPER["chunk_length_s"], WHISPER["stride_s"]) for clip in clips]
     assert [prediction["language"] for prediction in found] == [codes[0] for codes in named]
     assert len({codes[0] for codes in named}) > 1
@@ -174,24 +147,23 @@ def test_whisper_finds_the_language_of_each_clip(models: dict[str, Path]) -> Non
 def test_a_language_of_the_configuration_counts_as_given(tmp_path: Path) -> None:
     model = make_whisper(tmp_path / "model", generation={"language": "en", "task": "transcribe"})
     clip = RECORDS[-3]["audio"]
-    (found,) = predictions(loaded_handler(model, **WHISPER), [clip])
+    (found,) = predictions(loaded_handler(TASK, model, **WHISPER), audio=[clip])
     assert found == reference(model, clip, "en", **WHISPER)
 
 
 def test_words_without_spaces_are_told_apart(models: dict[str, Path]) -> None:
     """In Japanese every character is a word; the pipeline does so where its tokenizer's language says it."""
     params = WHISPER | {"timestamps": "word", "language": "ja"}
-    run = reference_pipeline(models["many"])
+    clips = [record["audio"] for record in RECORDS[-4:]]
+    run = reference_pipeline(TASK, models["many"])
     run.tokenizer.language = "japanese"
     try:
-        expected = [reference(models["many"], record["audio"], "ja", **params) for record in RECORDS[-4:]]
+        expected = [reference(models["many"], clip, "ja", **params) for clip in clips]
     finally:
         run.tokenizer.language = None
-    found = predictions(loaded_handler(models["many"], **params), [record["audio"] for record in RECORDS[-4:]])
+    found = predictions(loaded_handler(TASK, models["many"], **params), audio=clips)
     assert found == expected
-    as_german = predictions(
-        loaded_handler(models["many"], **(params | {"language": "de"})), [record["audio"] for record in RECORDS[-4:]]
-    )
+    as_german = predictions(loaded_handler(TASK, models["many"], **(params | {"language": "de"})), audio=clips)
     assert found != as_german
 
 
@@ -221,8 +193,8 @@ def test_what_a_clip_that_is_hardly_one_comes_to(models: dict[str, Path], settin
 def test_a_last_chunk_of_less_than_a_frame_adds_nothing(models: dict[str, Path]) -> None:
     whole = speech(16_000, 4)
     longer = np.concatenate([whole, np.ones(100, np.float32)])
-    handler = loaded_handler(models["group"], chunk_length_s=1.0, stride_s=0.0, timestamps="word")
-    alone, more = predictions(handler, [wav(whole), wav(longer)])
+    handler = loaded_handler(TASK, models["group"], chunk_length_s=1.0, stride_s=0.0, timestamps="word")
+    alone, more = predictions(handler, audio=[wav(whole), wav(longer)])
     assert (more["text"], more["chunks"]) == (alone["text"], alone["chunks"])
     assert more["duration_s"] == len(longer) / RATE
 
@@ -230,7 +202,7 @@ def test_a_last_chunk_of_less_than_a_frame_adds_nothing(models: dict[str, Path])
 def test_a_long_clip_is_never_held_whole(models: dict[str, Path]) -> None:
     """Twenty minutes, of 77 MB as samples."""
     clip = Clip(encoded(np.zeros(1_200_000, np.float32), 1000, "wav u8"))
-    handler = loaded_handler(models["group"])
+    handler = loaded_handler(TASK, models["group"])
     tracemalloc.start()
     try:
         lengths = [piece.notes.own for (pieces,) in [handler.prepare([{"audio": clip}])] for piece in pieces]
@@ -246,13 +218,13 @@ def test_other_architectures_of_ctc(architecture: str, tmp_path: Path) -> None:
     model = make_ctc(tmp_path / "model", "layer", architecture)
     clips = [record["audio"] for record in RECORDS]
     params = CTC | {"timestamps": "char"}
-    found = predictions(loaded_handler(model, **params), clips)
+    found = predictions(loaded_handler(TASK, model, **params), audio=clips)
     assert found == [reference(model, clip, **params) for clip in clips]
 
 
 def refused(model: Path, **params: Any) -> str:
     with pytest.raises(Permanent) as error:
-        loaded_handler(model, **params)
+        loaded_handler(TASK, model, **params)
     assert error.value.code == "bad_params"
     return str(error.value)
 
@@ -294,14 +266,15 @@ def test_times_need_what_the_configuration_says_of_them(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
-    device, dtype = torch.device("cpu"), torch.float32
     with pytest.raises(Permanent, match="CTC model: it lacks") as error:
-        AutomaticSpeechRecognition.load(make_sound_classifier(tmp_path / "labels"), device, dtype)
+        load(TASK, make_sound_classifier(tmp_path / "labels"))
     assert error.value.code == "model"
 
 
 def test_the_error_of_a_clip_is_its_own(models: dict[str, Path]) -> None:
-    good, bad = loaded_handler(models["group"]).prepare([{"audio": Clip(RECORDS[-3]["audio"])}, {"audio": Clip(b"")}])
+    good, bad = loaded_handler(TASK, models["group"]).prepare(
+        [{"audio": Clip(RECORDS[-3]["audio"])}, {"audio": Clip(b"")}]
+    )
     assert len(list(good)) == 1
     with pytest.raises(RecordError):
         list(bad)
@@ -323,6 +296,4 @@ def test_the_error_of_a_clip_is_its_own(models: dict[str, Path]) -> None:
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[field]
+    assert says in problems(TASK, params)[field]

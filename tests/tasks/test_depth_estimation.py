@@ -11,7 +11,6 @@ import numpy
 import PIL.Image
 import pytest
 import torch
-from transformers import pipeline
 
 from jobs.settings import Settings
 from schemas.errors import Permanent, RecordError
@@ -20,7 +19,8 @@ from schemas.tasks.depth_estimation import TASK
 from tests.checkpoints_vision import image_processor, make_depth_estimator
 from tests.pictures import encoded, oriented, picture, sample
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, loaded_handler, problems, run_case
+from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.handlers import loaded_handler, problems, reference_pipeline
 from workers.handler import Handler, Piece
 
 SCHEMA = "1:7827389002cc"
@@ -40,16 +40,11 @@ def decoded(prediction: dict[str, Any]) -> numpy.ndarray:
 
 
 @cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("depth-estimation", model=str(model), device="cpu")
-
-
-@cache
 def true_depth(model: Path, data: bytes) -> numpy.ndarray:
     """The pipeline's for one picture, float32 of shape (height, width)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # its picture of a depth that is everywhere the same
-        found = reference_pipeline(model)(PIL.Image.open(io.BytesIO(data)))["predicted_depth"]
+        found = reference_pipeline(TASK, model)(PIL.Image.open(io.BytesIO(data)))["predicted_depth"]
     depth: numpy.ndarray = found.numpy()
     return depth
 
@@ -164,7 +159,7 @@ def test_a_picture_too_large_for_a_model_without_a_size(
 
 @pytest.fixture(scope="module")
 def handlers(glpn: Path) -> dict[str, Handler[Any]]:
-    return {encoding: loaded_handler(TASK, glpn, {"encoding": encoding}) for encoding in ("png16", "float32")}
+    return {encoding: loaded_handler(TASK, glpn, encoding=encoding) for encoding in ("png16", "float32")}
 
 
 def finished(handler: Handler[Any], depth: numpy.ndarray) -> dict[str, Any]:
@@ -206,7 +201,7 @@ def test_a_processor_of_another_task_is_refused(tmp_path: Path) -> None:
     model = make_depth_estimator(tmp_path)
     image_processor("vit").save_pretrained(model)
     with pytest.raises(Permanent, match=r"a ViTImageProcessor\w*, is not one of a model of depth") as error:
-        loaded_handler(TASK, model, {})
+        loaded_handler(TASK, model)
     assert error.value.code == "model"
 
 

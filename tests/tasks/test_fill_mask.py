@@ -1,6 +1,6 @@
 """fill-mask against the Transformers pipeline, on BERT, DistilBERT and RoBERTa."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoTokenizer
 from transformers.pipelines.base import PipelineException
 
 from jobs.settings import Settings
@@ -18,17 +18,15 @@ from schemas.tasks.fill_mask import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_tokens import make_masked_lm
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, close, loaded_handler, problems, run_case
+from tests.tasks.conformance import Case, a_few, close, run_case
+from tests.tasks.handlers import computed, loaded_handler, pieces_of, problems, reference_pipeline
 from tests.texts import ODD, sentences
 from workers.handler import Handler
+from workers.runner import infer
 
 SCHEMA = "1:c23b57027634"
+handler_of = partial(loaded_handler, TASK)
 ARCHITECTURES = ["bert", "distilbert", "roberta"]
-
-
-@cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("fill-mask", model=str(model), device="cpu")
 
 
 def reference(model: Path, text: str, top_k: int = 5, targets: list[str] | None = None) -> Any:
@@ -38,7 +36,7 @@ def reference(model: Path, text: str, top_k: int = 5, targets: list[str] | None 
 
 @cache
 def _reference(model: Path, text: str, top_k: int, targets: tuple[str, ...] | None) -> dict[str, Any] | str:
-    run = reference_pipeline(model)
+    run = reference_pipeline(TASK, model)
     own = run.tokenizer.mask_token
     text = text.replace("[MASK]", own).replace("<mask>", own)
     whole = run.tokenizer(text, verbose=False)["input_ids"]
@@ -81,21 +79,13 @@ def case(model: Path) -> Case:
 
 def answers(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any] | str]:
     """Predictions of one batch, or codes of errors."""
-    prepared = handler.prepare([{"text": text} for text in texts])
-    pieces = [piece for one in prepared for piece in one]
-    with torch.inference_mode():
-        outputs = iter(handler.infer(pieces) if pieces else [])
     found: list[dict[str, Any] | str] = []
-    for one in prepared:
+    for pieces, outputs in computed(handler, text=texts):
         try:
-            found.append(handler.finish(one, [next(outputs).numpy() for _ in one]))
+            found.append(handler.finish(pieces, outputs))
         except RecordError as error:
             found.append(error.code)
     return found
-
-
-def handler_of(model: Path, **params: Any) -> Handler[Any]:
-    return loaded_handler(TASK, model, params)
 
 
 @pytest.fixture(scope="module")
@@ -170,15 +160,14 @@ def test_top_k_beyond_the_vocabulary_is_all_of_it(bert: Path) -> None:
 
 def test_only_the_masks_leave_the_device(handler: Handler[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not the model calls its widest layer in a way that lets it be spared the rest."""
-    pieces = [one for (one,) in handler.prepare([{"text": "a [MASK] film"}, {"text": "<mask> and <mask>, very long"}])]
-    with torch.inference_mode():
-        outputs = handler.infer(pieces)
-        head = handler.loaded.model.get_output_embeddings()
-        assert not head._forward_pre_hooks
-        monkeypatch.setattr(handler.loaded.model, "get_output_embeddings", torch.nn.Identity)
-        others = handler.infer(pieces)
-    assert [tuple(output.shape) for output in outputs] == [(2, 1, 3), (2, 2, 3)]
-    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(outputs, others, strict=True))
+    pieces = [one for (one,) in pieces_of(handler, text=["a [MASK] film", "<mask> and <mask>, very long"])]
+    outputs = infer(handler, pieces)
+    head = handler.loaded.model.get_output_embeddings()
+    assert not head._forward_pre_hooks
+    monkeypatch.setattr(handler.loaded.model, "get_output_embeddings", torch.nn.Identity)
+    others = infer(handler, pieces)
+    assert [output.shape for output in outputs] == [(2, 1, 3), (2, 2, 3)]
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(outputs, others, strict=True))
 
 
 def test_a_tokenizer_that_pads_on_the_left_changes_nothing(tmp_path: Path) -> None:
@@ -192,7 +181,7 @@ def test_a_tokenizer_that_pads_on_the_left_changes_nothing(tmp_path: Path) -> No
 
 
 def test_no_number_is_no_answer(handler: Handler[Any]) -> None:
-    (pieces,) = handler.prepare([{"text": "a [MASK] film"}])
+    (pieces,) = pieces_of(handler, text=["a [MASK] film"])
     with pytest.raises(RecordError) as caught:
         handler.finish(pieces, [np.full((2, 1, 3), np.nan, np.float32)])
     assert caught.value.code == "not_finite"

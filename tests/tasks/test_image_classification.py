@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from transformers import pipeline
 
 from jobs.settings import Settings
 from schemas.errors import Permanent
@@ -17,21 +16,17 @@ from schemas.tasks.image_classification import TASK
 from tests.checkpoints_vision import SPECIES, image_processor, make_image_classifier, make_image_encoder
 from tests.pictures import WRITTEN, encoded, in_mode, oriented, picture, png_said_to_be, png_with_text_bomb, sample
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, loaded_handler, problems, run_case
+from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.handlers import loaded_handler, problems, reference_pipeline
 
 SCHEMA = "1:38f293b29ee7"
 SIZES = [(40, 30), (30, 40), (32, 32), (100, 9), (5, 70), (1, 1), (300, 200)]
 
 
 @cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("image-classification", model=str(model), device="cpu")
-
-
-@cache
 def reference(model: Path, data: bytes, top_k: int = 5, **options: Any) -> dict[str, Any]:
     """What the pipeline gives for one picture, in the shape of our prediction; remembered."""
-    top = reference_pipeline(model)(Image.open(BytesIO(data)), top_k=top_k, **options)
+    top = reference_pipeline(TASK, model)(Image.open(BytesIO(data)), top_k=top_k, **options)
     image = Image.open(BytesIO(data))
     turned = image.getexif().get(274, 1) >= 5
     width, height = image.size[::-1] if turned else image.size
@@ -148,7 +143,7 @@ def test_more_labels_than_there_are_are_all_of_them(vit: Path, settings: Setting
 def test_without_pillow_a_job_says_what_to_install(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(Permanent, match=r"pip install 'nightshift\[vision\]'") as error:
-        loaded_handler(TASK, vit, {})
+        loaded_handler(TASK, vit)
     assert error.value.code == "missing_extra"
 
 
@@ -165,7 +160,7 @@ def test_a_checkpoint_without_an_image_processor_is_refused(vit: Path, tmp_path:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((vit / name).read_bytes())
     with pytest.raises(Permanent, match="the image processor doesn't load") as error:
-        loaded_handler(TASK, tmp_path, {})
+        loaded_handler(TASK, tmp_path)
     assert error.value.code == "model"
 
 
@@ -175,13 +170,13 @@ def test_a_processor_of_another_size_than_the_model_is_refused(tmp_path: Path) -
     processor.size = {"height": 48, "width": 48}
     processor.save_pretrained(model)
     with pytest.raises(Permanent, match=r"the model can't run on a picture: .*48") as error:
-        loaded_handler(TASK, model, {})
+        loaded_handler(TASK, model)
     assert error.value.code == "model"
 
 
 def test_an_encoder_without_a_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Permanent, match="no ImageClassification model: it lacks classifier"):
-        loaded_handler(TASK, make_image_encoder(tmp_path), {})
+        loaded_handler(TASK, make_image_encoder(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import ViTMAEConfig, ViTMAEModel, pipeline
+from transformers import ViTMAEConfig, ViTMAEModel
 
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.image_feature_extraction import TASK
@@ -16,9 +16,9 @@ from tests.checkpoints import SMALL
 from tests.checkpoints_vision import SIDE, image_processor, make_image_classifier, make_image_encoder
 from tests.pictures import sample
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, loaded_handler, predictions, problems
+from tests.tasks.conformance import Case, close
+from tests.tasks.handlers import loaded_handler, predictions, problems, reference_pipeline
 from workers.handler import Handler, Piece
-from workers.pictures import Picture
 
 SCHEMA = "1:b4e34f9eb280"
 SIZES = [(40, 30), (30, 40), (32, 32), (100, 9), (1, 1), (300, 200)]
@@ -34,14 +34,9 @@ EACH = [(architecture, pooling) for architecture, allowed in POOLINGS.items() fo
 
 
 @cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("image-feature-extraction", model=str(model), device="cpu")
-
-
-@cache
 def reference(model: Path, data: bytes, pooling: str, normalize: bool = True) -> dict[str, Any]:
     """What the pipeline gives for one picture, in the shape of our prediction; remembered."""
-    found = reference_pipeline(model)(Image.open(BytesIO(data)), pool=pooling == "pooler", return_tensors=True)
+    found = reference_pipeline(TASK, model)(Image.open(BytesIO(data)), pool=pooling == "pooler", return_tensors=True)
     hidden = found.numpy()[0]
     if pooling == "pooler":
         vector = hidden.reshape(-1)
@@ -72,7 +67,7 @@ def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Case:
 
 def embeddings(handler: Handler[Any], pictures: list[bytes]) -> list[dict[str, Any]]:
     """Predictions of pictures in one batch."""
-    found = predictions(handler, [{"image": Picture(data)} for data in pictures])
+    found = predictions(handler, image=pictures)
     return [{"embedding": one["embedding"].tolist()} for one in found]
 
 
@@ -80,7 +75,7 @@ def embeddings(handler: Handler[Any], pictures: list[bytes]) -> list[dict[str, A
 @pytest.mark.parametrize("normalize", [True, False])
 def test_each_pooling(architecture: str, pooling: str, normalize: bool, models: dict[str, Path]) -> None:
     model, pictures = models[architecture], sample(8, SIZES)
-    found = embeddings(loaded_handler(TASK, model, {"pooling": pooling, "normalize": normalize}), pictures)
+    found = embeddings(loaded_handler(TASK, model, pooling=pooling, normalize=normalize), pictures)
     for data, prediction in zip(pictures, found, strict=True):
         assert close(prediction, reference(model, data, pooling, normalize))
 
@@ -90,7 +85,7 @@ def test_the_default_pooling(architecture: str, models: dict[str, Path]) -> None
     """The pooling layer only where the checkpoint has one: the pipeline would make one up."""
     pictures = sample(3, SIZES)
     for data, prediction in zip(
-        pictures, embeddings(loaded_handler(TASK, models[architecture], {}), pictures), strict=True
+        pictures, embeddings(loaded_handler(TASK, models[architecture]), pictures), strict=True
     ):
         assert close(prediction, reference(models[architecture], data, POOLINGS[architecture][0]))
 
@@ -110,13 +105,13 @@ def test_a_pooling_that_the_model_lacks_is_refused(
     architecture: str, pooling: str, allowed: str, models: dict[str, Path]
 ) -> None:
     with pytest.raises(Permanent, match=rf"params\.pooling: .* has no {pooling}; it allows {allowed}") as error:
-        loaded_handler(TASK, models[architecture], {"pooling": pooling})
+        loaded_handler(TASK, models[architecture], pooling=pooling)
     assert error.value.code == "bad_params"
 
 
 def test_a_classifier_is_an_encoder_without_a_pooling_layer(tmp_path: Path) -> None:
     model, pictures = make_image_classifier(tmp_path), sample(4, SIZES)
-    for data, prediction in zip(pictures, embeddings(loaded_handler(TASK, model, {}), pictures), strict=True):
+    for data, prediction in zip(pictures, embeddings(loaded_handler(TASK, model), pictures), strict=True):
         assert close(prediction, reference(model, data, "cls"))
 
 
@@ -125,7 +120,7 @@ def test_other_missing_weights_are_refused(tmp_path: Path) -> None:
     config = (model / "config.json").read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
     (model / "config.json").write_text(config)
     with pytest.raises(Permanent, match=r"no ImageFeatureExtraction model: it lacks layers\.2") as error:
-        loaded_handler(TASK, model, {})
+        loaded_handler(TASK, model)
     assert error.value.code == "model"
 
 
@@ -135,19 +130,19 @@ def test_a_model_that_draws_at_random_is_refused(tmp_path: Path) -> None:
     ViTMAEModel(ViTMAEConfig(**(SMALL | shape))).save_pretrained(tmp_path)
     image_processor("vit").save_pretrained(tmp_path)
     with pytest.raises(Permanent, match="draws at random") as error:
-        loaded_handler(TASK, tmp_path, {})
+        loaded_handler(TASK, tmp_path)
     assert error.value.code == "model"
 
 
 def test_a_vector_that_is_no_number_is_an_error(models: dict[str, Path]) -> None:
-    handler = loaded_handler(TASK, models["vit"], {})
+    handler = loaded_handler(TASK, models["vit"])
     with pytest.raises(RecordError) as error:
         handler.finish([Piece({}, 1)], [np.full(32, np.nan, np.float32)])
     assert error.value.code == "not_finite"
 
 
 def test_nothing_normalised_is_nothing(models: dict[str, Path]) -> None:
-    handler = loaded_handler(TASK, models["vit"], {})
+    handler = loaded_handler(TASK, models["vit"])
     assert handler.finish([Piece({}, 1)], [np.zeros(32, np.float32)])["embedding"].tolist() == [0.0] * 32
 
 

@@ -16,22 +16,18 @@ from transformers import MaskFormerImageProcessorPil, pipeline
 
 import schemas.tasks.image_segmentation as schema
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.image_segmentation import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.image_segmentation import TASK
 from tests.checkpoints_detection import LABELS, make_detector, make_segmenter, make_semantic
 from tests.pictures import encoded, picture, sample
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, close, run_case
-from workers.handler import Handler
-from workers.pictures import Picture
-from workers.tasks.image_segmentation import ImageSegmentation
+from tests.tasks.handlers import load, loaded_handler, predictions, problems
 
 #: What pycocotools 2.0.11 says of its own code under numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SCHEMA = "1:253d8fb393db"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 #: Some shapes come back, so that batches have several of one; the flat picture of one pixel is the hardest to repeat.
 SIZES = [(60, 40), (40, 60), (64, 64), (60, 40), (70, 33), (80, 9), (1, 1), (150, 100)]
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,20 +89,6 @@ def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Case:
     )
 
 
-def loaded_handler(model: Path, **params: Any) -> Handler[Any]:
-    loaded = ImageSegmentation.load(model, torch.device("cpu"), torch.float32)
-    return ImageSegmentation(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def predictions(handler: Handler[Any], images: list[bytes]) -> list[Any]:
-    """All of them in one batch."""
-    pieces = [list(one) for one in handler.prepare([{"image": Picture(data)} for data in images])]
-    with torch.inference_mode():
-        outputs: Any = handler.infer([piece for one in pieces for piece in one])
-    arrays = [{name: values.numpy() for name, values in output.items()} for output in outputs]
-    return [handler.finish(one, [array]) for one, array in zip(pieces, arrays, strict=True)]
-
-
 def test_the_cases_differ(case: Case) -> None:
     answers = [case.reference(record)["segments"] for record in case.records]
     assert len({str(answer) for answer in answers}) > len(answers) * 3 // 4
@@ -126,7 +108,7 @@ def test_each_threshold(subtask: str, threshold: float, mask_threshold: float, m
             "overlap_mask_area_threshold": overlap,
         }
         for data, found in zip(
-            images, predictions(loaded_handler(models["mask2former"], **params), images), strict=True
+            images, predictions(loaded_handler(TASK, models["mask2former"], **params), image=images), strict=True
         ):
             assert close(found, reference(models["mask2former"], data, **params))
 
@@ -139,21 +121,21 @@ def test_masks_as_a_maskformers_processor_makes_them(tmp_path: Path) -> None:
     images = sample(8, SIZES)
     for subtask in ("panoptic", "instance", "semantic"):
         params = {"subtask": subtask, "threshold": 0.3}
-        for data, found in zip(images, predictions(loaded_handler(model, **params), images), strict=True):
+        for data, found in zip(images, predictions(loaded_handler(TASK, model, **params), image=images), strict=True):
             assert close(found, reference(model, data, **params))
 
 
 def test_no_segment_is_an_empty_list(models: dict[str, Path]) -> None:
     for subtask in ("panoptic", "instance"):
         (found,) = predictions(
-            loaded_handler(models["mask2former"], subtask=subtask, threshold=1.0), [encoded(picture())]
+            loaded_handler(TASK, models["mask2former"], subtask=subtask, threshold=1.0), image=[encoded(picture())]
         )
         assert found == {"segments": [], "width": 40, "height": 30}
 
 
 def test_an_instance_that_others_cover_has_an_empty_mask(models: dict[str, Path]) -> None:
     params = {"subtask": "instance", "threshold": 0.0}
-    (found,) = predictions(loaded_handler(models["mask2former"], **params), [encoded(picture(1, 1))])
+    (found,) = predictions(loaded_handler(TASK, models["mask2former"], **params), image=[encoded(picture(1, 1))])
     assert close(found, reference(models["mask2former"], encoded(picture(1, 1)), **params))
     *covered, last = found["segments"]
     assert covered
@@ -163,7 +145,7 @@ def test_an_instance_that_others_cover_has_an_empty_mask(models: dict[str, Path]
 
 def test_every_pixel_has_one_class(models: dict[str, Path]) -> None:
     for data, found in zip(
-        sample(8, SIZES), predictions(loaded_handler(models["segformer"]), sample(8, SIZES)), strict=True
+        sample(8, SIZES), predictions(loaded_handler(TASK, models["segformer"]), image=sample(8, SIZES)), strict=True
     ):
         image = Image.open(BytesIO(data))
         total = sum(coco.decode(segment["mask"]).astype(int) for segment in found["segments"])
@@ -198,18 +180,18 @@ def test_error_rows(models: dict[str, Path], settings: Settings, tmp_path: Path)
 
 
 def test_a_number_that_is_none_is_an_error(models: dict[str, Path]) -> None:
-    handler = loaded_handler(models["mask2former"])
+    handler = loaded_handler(TASK, models["mask2former"])
     with torch.no_grad():
         handler.loaded.model.class_predictor.bias[0] = float("nan")
     with pytest.raises(RecordError) as error:
-        predictions(handler, [encoded(picture())])
+        predictions(handler, image=[encoded(picture())])
     assert error.value.code == "not_finite"
 
 
 @pytest.mark.parametrize("subtask", ["panoptic", "instance"])
 def test_a_subtask_that_the_model_cannot_do(subtask: str, models: dict[str, Path]) -> None:
     with pytest.raises(Permanent) as error:
-        loaded_handler(models["segformer"], subtask=subtask)
+        loaded_handler(TASK, models["segformer"], subtask=subtask)
     assert error.value.code == "bad_params"
     assert "params.subtask" in error.value.message
     assert error.value.message.endswith("it can do semantic")
@@ -221,7 +203,7 @@ def test_a_model_of_another_task_is_refused(tmp_path: Path, models: dict[str, Pa
     (mixed / "preprocessor_config.json").write_text((models["mask2former"] / "preprocessor_config.json").read_text())
     for folder in (detector, mixed):
         with pytest.raises(Permanent) as error:
-            ImageSegmentation.load(folder, torch.device("cpu"), torch.float32)
+            load(TASK, folder)
         assert error.value.code == "model"
 
 
@@ -237,6 +219,4 @@ def test_a_model_of_another_task_is_refused(tmp_path: Path, models: dict[str, Pa
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert field in {p.field for p in error.value.problems}
+    assert field in problems(TASK, params)

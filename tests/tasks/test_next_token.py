@@ -1,34 +1,31 @@
 """next-token against the page's own lines for one text, on GPT-2, Llama and XLNet."""
 
-import dataclasses
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from jobs.settings import Settings
-from schemas.errors import RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.next_token import TASK, Params
+from schemas.errors import RecordError
+from schemas.tasks.next_token import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_causal import make_causal
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, run_case
+from tests.tasks.handlers import handler_on, load, loaded_handler, pieces_of, predictions, problems, reference_model
 from tests.texts import ODD, sentences
-from workers.devices import pick_device
-from workers.handler import Handler
-from workers.tasks.next_token import NextToken
+from workers.runner import infer
 
 SCHEMA = "1:775b59b92607"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 TEXTS = [*ODD, "<|endoftext|> <pad> <s>", *sentences(20, longest=40)]
+handler_of = partial(loaded_handler, TASK)
+plain = partial(reference_model, AutoModelForCausalLM)
 #: XLNet reads texts of any length, and takes its time.
 FEW = [text for text in TEXTS if len(text) < 100]
 
@@ -36,12 +33,6 @@ FEW = [text for text in TEXTS if len(text) < 100]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_causal(tmp_path_factory.mktemp(name), name) for name in ("gpt2", "llama", "xlnet")}
-
-
-@cache
-def plain(model: Path) -> Any:
-    auto: Any = AutoModelForCausalLM
-    return AutoTokenizer.from_pretrained(model), auto.from_pretrained(model).eval()
 
 
 @cache
@@ -100,21 +91,6 @@ def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Case:
     return Case(TASK, model, records, params, lambda record: reference(model, record["text"], **options), SCHEMA)
 
 
-def handler_of(model: Path, **params: Any) -> Handler[Any]:
-    loaded = NextToken.load(model, pick_device(), torch.float32)
-    return NextToken(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def predictions(handler: Handler[Any], texts: list[str], seeds: list[int]) -> list[dict[str, Any]]:
-    """What the handler makes of the texts as one batch."""
-    pieces = [piece for (piece,) in handler.prepare([{"text": text} for text in texts])]
-    pieces = [dataclasses.replace(piece, seed=seed) for piece, seed in zip(pieces, seeds, strict=True)]
-    with torch.inference_mode():
-        outputs: Any = handler.infer(pieces)
-    arrays = [{name: tensor.numpy() for name, tensor in output.items()} for output in outputs]
-    return [handler.finish([piece], [output]) for piece, output in zip(pieces, arrays, strict=True)]
-
-
 @pytest.mark.parametrize("architecture", list(OPTIONS))
 def test_the_cases_differ(architecture: str, models: dict[str, Path]) -> None:
     assert len({reference(models[architecture], text)["token"] for text in FEW}) > 5
@@ -147,7 +123,7 @@ def test_tokens_are_drawn_by_the_pages_probabilities(
     text = "the good film was"
     handler = handler_of(models[architecture], temperature=3.0, **params)
     assert handler.deterministic is False
-    found = predictions(handler, [text] * count, list(range(count)))
+    found = predictions(handler, text=[text] * count)
     options = {"top_k": 50, "top_p": 1.0} | params
     expected = count * probabilities(models[architecture], text, temperature=3.0, **options)[0].numpy()
     seen = np.bincount([one["token"] for one in found], minlength=len(expected))
@@ -158,11 +134,11 @@ def test_tokens_are_drawn_by_the_pages_probabilities(
 
 
 def test_an_empty_text_needs_a_token_that_begins_texts(models: dict[str, Path]) -> None:
-    loaded = NextToken.load(models["gpt2"], pick_device(), torch.float32)
+    loaded: Any = load(TASK, models["gpt2"])
     loaded.own.bos_token_id = None
     loaded.processor.bos_token = None
     with pytest.raises(RecordError) as error:
-        NextToken(loaded, Params(), parse_spec(SPEC)).prepare([{"text": ""}])
+        handler_on(TASK, loaded).prepare([{"text": ""}])
     assert error.value.code == "no_tokens"
 
 
@@ -175,19 +151,18 @@ def test_scores_that_are_no_numbers_are_that_records_error(tmp_path: Path) -> No
     for sample in (True, False):
         handler = handler_of(folder, do_sample=sample)
         with pytest.raises(RecordError) as error:
-            predictions(handler, ["good", "Q good"], [1, 2])
+            predictions(handler, text=["good", "Q good"])
         assert error.value.code == "not_finite"
         whole = handler_of(make_causal(tmp_path / f"whole{sample}", "gpt2"), do_sample=sample)
-        pieces = [piece for (piece,) in handler.prepare([{"text": "good"}, {"text": "Q good"}])]
-        outputs: Any = handler.infer(pieces)
-        alone: Any = whole.infer(pieces[:1])
-        assert torch.allclose(outputs[0]["scores"], alone[0]["scores"], atol=1e-5)
+        pieces = [piece for (piece,) in pieces_of(handler, text=["good", "Q good"])]
+        outputs, alone = infer(handler, pieces), infer(whole, pieces[:1])
+        assert np.allclose(outputs[0]["scores"], alone[0]["scores"], atol=1e-5)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH), min_size=1, max_size=6))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(any_text, min_size=1, max_size=6))
+@a_few
 def test_any_unicode_at_any_length(models: dict[str, Path], texts: list[str]) -> None:
-    found = predictions(handler_of(models["gpt2"], do_sample=False), texts, [0] * len(texts))
+    found = predictions(handler_of(models["gpt2"], do_sample=False), text=texts)
     for one, text in zip(found, texts, strict=True):
         assert close(one, reference(models["gpt2"], text))
 
@@ -205,6 +180,4 @@ def test_any_unicode_at_any_length(models: dict[str, Path], texts: list[str]) ->
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[f"params.{field}"]
+    assert says in problems(TASK, params)[f"params.{field}"]

@@ -11,19 +11,15 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection, pipeline
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.object_detection import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.object_detection import TASK
 from tests.checkpoints_detection import LABELS, make_detector, make_semantic
 from tests.pictures import encoded, picture, sample
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, run_case
-from workers.handler import Handler
-from workers.pictures import Picture
-from workers.tasks.object_detection import ObjectDetection
+from tests.tasks.handlers import load, loaded_handler, predictions, problems
 
 SCHEMA = "1:a130efb67b27"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 #: Landscape, portrait, square, and as narrow as a banner; some shapes come back, so that batches have several.
 SIZES = [(60, 40), (40, 60), (64, 64), (60, 40), (70, 33), (80, 9), (60, 40)]
 
@@ -62,20 +58,6 @@ def case(model: Path) -> Case:
     return Case(TASK, model, records, {}, lambda record: reference(model, record["image"]), SCHEMA)
 
 
-def loaded_handler(model: Path, **params: Any) -> Handler[Any]:
-    loaded = ObjectDetection.load(model, torch.device("cpu"), torch.float32)
-    return ObjectDetection(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def predictions(handler: Handler[Any], images: list[bytes]) -> list[Any]:
-    """All of them in one batch."""
-    pieces = [list(one) for one in handler.prepare([{"image": Picture(data)} for data in images])]
-    with torch.inference_mode():
-        outputs: Any = handler.infer([piece for one in pieces for piece in one])
-    arrays = [{name: values.numpy() for name, values in output.items()} for output in outputs]
-    return [handler.finish(one, [array]) for one, array in zip(pieces, arrays, strict=True)]
-
-
 def test_the_cases_differ(case: Case) -> None:
     answers = [case.reference(record)["objects"] for record in case.records]
     assert len({str(answer) for answer in answers}) > len(answers) // 2
@@ -87,7 +69,9 @@ def test_the_cases_differ(case: Case) -> None:
 def test_as_the_pipeline_but_for_fractions_of_a_pixel(threshold: float, model: Path) -> None:
     run: Any = pipeline("object-detection", model=str(model), device="cpu")
     images = sample(12, SIZES)
-    for data, found in zip(images, predictions(loaded_handler(model, threshold=threshold), images), strict=True):
+    for data, found in zip(
+        images, predictions(loaded_handler(TASK, model, threshold=threshold), image=images), strict=True
+    ):
         expected = run(Image.open(BytesIO(data)), threshold=threshold)
         whole = [
             {"label": o["label"], "box": {edge: int(value) for edge, value in o["box"].items()}}
@@ -99,7 +83,7 @@ def test_as_the_pipeline_but_for_fractions_of_a_pixel(threshold: float, model: P
 
 def test_no_object_never_appears(model: Path) -> None:
     """At threshold 0 every query is an object, by its best label that is one."""
-    found = predictions(loaded_handler(model, threshold=0.0), sample(12, SIZES))
+    found = predictions(loaded_handler(TASK, model, threshold=0.0), image=sample(12, SIZES))
     assert all(len(prediction["objects"]) == 12 for prediction in found)
     assert {o["label"] for prediction in found for o in prediction["objects"]} <= set(LABELS)
 
@@ -118,13 +102,13 @@ def test_pixels_of_padding_in_the_processors_configuration(tmp_path: Path) -> No
     """A processor that pads every picture to one size does so here, with its mask."""
     model = make_detector(tmp_path, pad_size={"height": 160, "width": 160})
     images = sample(6, [(60, 40), (40, 60)])
-    for data, found in zip(images, predictions(loaded_handler(model), images), strict=True):
+    for data, found in zip(images, predictions(loaded_handler(TASK, model), image=images), strict=True):
         assert close_objects(found, model, data)
 
 
 def test_tiny_and_narrow_pictures(model: Path) -> None:
     images = [encoded(picture(*size)) for size in [(1, 1), (2, 1), (1, 40), (300, 9)]]
-    for data, found in zip(images, predictions(loaded_handler(model, threshold=0.0), images), strict=True):
+    for data, found in zip(images, predictions(loaded_handler(TASK, model, threshold=0.0), image=images), strict=True):
         assert close_objects(found, model, data, threshold=0.0)
 
 
@@ -143,7 +127,7 @@ def close_objects(found: dict[str, Any], model: Path, data: bytes, threshold: fl
 def test_a_picture_too_narrow_for_the_processor_is_its_own_error(model: Path) -> None:
     """Made smaller it would have no pixel left across."""
     with pytest.raises(RecordError) as error:
-        predictions(loaded_handler(model), [encoded(picture(1, 1000))])
+        predictions(loaded_handler(TASK, model), image=[encoded(picture(1, 1000))])
     assert error.value.code == "image_unfit"
 
 
@@ -158,22 +142,22 @@ def test_error_rows_and_empty_lists(model: Path, settings: Settings, tmp_path: P
 def test_boxes_are_of_the_picture_as_it_is_seen(model: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
-    (found,) = predictions(loaded_handler(model), [encoded(picture(60, 40), "PNG", exif=exif)])
+    (found,) = predictions(loaded_handler(TASK, model), image=[encoded(picture(60, 40), "PNG", exif=exif)])
     assert (found["width"], found["height"]) == (40, 60)
 
 
 def test_a_number_that_is_none_is_an_error(model: Path) -> None:
-    handler = loaded_handler(model)
+    handler = loaded_handler(TASK, model)
     with torch.no_grad():
         handler.loaded.model.class_labels_classifier.bias[0] = float("nan")
     with pytest.raises(RecordError) as error:
-        predictions(handler, [encoded(picture())])
+        predictions(handler, image=[encoded(picture())])
     assert error.value.code == "not_finite"
 
 
 def test_a_processor_of_another_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Permanent) as error:
-        ObjectDetection.load(make_semantic(tmp_path), torch.device("cpu"), torch.float32)
+        load(TASK, make_semantic(tmp_path))
     assert error.value.code == "model"
 
 
@@ -187,6 +171,4 @@ def test_a_processor_of_another_task_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert field in {p.field for p in error.value.problems}
+    assert field in problems(TASK, params)

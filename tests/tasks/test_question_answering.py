@@ -1,34 +1,27 @@
 """question-answering against a plain loop over one record's windows and spans, on BERT and DistilBERT."""
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, ByT5Tokenizer
+from transformers import AutoModelForQuestionAnswering, ByT5Tokenizer
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
+from schemas.errors import Permanent, RecordError
 from schemas.tasks.question_answering import TASK, Params
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_qa import make_reader
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, close, run_case
+from tests.tasks.handlers import load, loaded_handler, pieces_of, predictions, problems, reference_model
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
-from workers.tasks.question_answering import QuestionAnswering
-
-
-@cache
-def reader(model: Path) -> tuple[Any, Any]:
-    return AutoTokenizer.from_pretrained(model), AutoModelForQuestionAnswering.from_pretrained(model).eval()
+from workers.handler import Handler
 
 
 def parts(tokens: int, room: int, stride: int) -> Iterator[range]:
@@ -96,6 +89,8 @@ def _reference(model: Path, question: str, context: str, chosen: tuple[Any, ...]
 
 
 SCHEMA = "1:7e69a9599762"
+handler_of = partial(loaded_handler, TASK)
+reader = partial(reference_model, AutoModelForQuestionAnswering)
 QUESTIONS = sentences(200, seed=5, longest=6)
 #: Contexts of one window to a dozen, with every odd text at both edges.
 CONTEXTS = [text for text in ODD if text.strip()] + [
@@ -122,22 +117,13 @@ def case(request: pytest.FixtureRequest, model: Path) -> Case:
     return Case(TASK, model, asked(CONTEXTS), options, lambda r: reference(model, r, **options), SCHEMA)
 
 
-def handler_of(model: Path, **params: Any) -> QuestionAnswering:
-    device = pick_device()
-    loaded = QuestionAnswering.load(model, device, pick_dtype("auto", None, device))
-    spec = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
-    return QuestionAnswering(loaded, Params(**params), parse_spec(spec))
-
-
-def answer_of(handler: QuestionAnswering, record: dict[str, Any]) -> dict[str, Any]:
-    (pieces,) = handler.prepare([record])
-    with torch.inference_mode():
-        outputs = handler.infer(pieces).float().cpu().numpy()
-    return handler.finish(pieces, list(outputs))
+def answer_of(handler: Handler[Any], record: dict[str, Any]) -> dict[str, Any]:
+    (found,) = predictions(handler, **{name: [value] for name, value in record.items()})
+    return found
 
 
 @pytest.fixture(scope="module")
-def handler(model: Path) -> QuestionAnswering:
+def handler(model: Path) -> Handler[Any]:
     return handler_of(model, top_k=5)
 
 
@@ -152,7 +138,7 @@ def test_no_answer_is_lost_at_a_windows_edge(model: Path) -> None:
     """Each span as long as the overlap is whole in some window."""
     context = " ".join(sentences(6, seed=9))
     overlap = 20
-    (pieces,) = handler_of(model, doc_stride=overlap).prepare([{"question": "is it good", "context": context}])
+    (pieces,) = pieces_of(handler_of(model, doc_stride=overlap), question=["is it good"], context=[context])
     assert len(pieces) > 5
     assert max(piece.cost for piece in pieces) <= MAX_LENGTH
     whole = reader(model)[0](context, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -177,11 +163,11 @@ def test_the_best_window_wins(model: Path) -> None:
 def test_no_answer_competes_by_its_least_score(model: Path) -> None:
     records = asked(sentences(40, seed=11, longest=8))
     ours = handler_of(model, handle_impossible_answer=True)
-    predictions = [answer_of(ours, record) for record in records]
-    none = [p for p in predictions if p["answer"] == ""]
+    found = [answer_of(ours, record) for record in records]
+    none = [p for p in found if p["answer"] == ""]
     assert 0 < len(none) < len(records)
     assert all((p["start"], p["end"]) == (0, 0) for p in none)
-    for record, prediction in zip(records, predictions, strict=True):
+    for record, prediction in zip(records, found, strict=True):
         assert close(prediction, reference(model, record, handle_impossible_answer=True))
 
 
@@ -212,8 +198,8 @@ def test_a_long_question_is_fine_with_a_context_that_fits(model: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_an_error(value: float, handler: QuestionAnswering) -> None:
-    (pieces,) = handler.prepare([{"question": "is it good", "context": "a good film"}])
+def test_numbers_that_are_none_are_an_error(value: float, handler: Handler[Any]) -> None:
+    (pieces,) = pieces_of(handler, question=["is it good"], context=["a good film"])
     with pytest.raises(RecordError) as raised:
         handler.finish(pieces, [np.full((2, pieces[0].cost), value, dtype=np.float32)])
     assert raised.value.code == "not_finite"
@@ -222,12 +208,8 @@ def test_numbers_that_are_none_are_an_error(value: float, handler: QuestionAnswe
 def test_padding_on_either_side_changes_nothing(tmp_path: Path) -> None:
     for side in ("left", "right"):
         ours = handler_of(make_reader(tmp_path / side, "bert", padding_side=side), top_k=3)
-        prepared = ours.prepare(asked(CONTEXTS))
-        flat = [piece for pieces in prepared for piece in pieces]
-        with torch.inference_mode():
-            outputs = iter(ours.infer(flat).float().cpu().numpy())
-        for record, pieces in zip(asked(CONTEXTS), prepared, strict=True):
-            prediction = ours.finish(pieces, [next(outputs) for _ in pieces])
+        together = predictions(ours, question=QUESTIONS[: len(CONTEXTS)], context=CONTEXTS)
+        for record, prediction in zip(asked(CONTEXTS), together, strict=True):
             assert close(prediction, answer_of(ours, record))
             assert prediction["answer"] == record["context"][prediction["start"] : prediction["end"]]
 
@@ -238,7 +220,7 @@ def test_a_tokenizer_without_offsets_is_refused(tmp_path: Path) -> None:
     (model / "tokenizer_config.json").unlink()
     ByT5Tokenizer().save_pretrained(model)
     with pytest.raises(Permanent, match=r"ByT5Tokenizer, can.t tell .*tokenizer\.json") as raised:
-        QuestionAnswering.load(model, pick_device(), torch.float32)
+        load(TASK, model)
     assert raised.value.code == "model"
 
 
@@ -261,13 +243,11 @@ def test_an_overlap_beyond_the_models_window_fails_the_job(model: Path) -> None:
     ],
 )
 def test_bad_parameters_are_named(params: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as raised:
-        parse_spec({"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}, "params": params})
-    assert [problem.field for problem in raised.value.problems] == [f"params.{field}"]
+    assert list(problems(TASK, params)) == [f"params.{field}"]
 
 
 @pytest.fixture(scope="module")
-def any_handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, QuestionAnswering]:
+def any_handlers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handler[Any]]:
     """Of words and of bytes: the second has tokens for any text."""
     names = ("bert", "roberta")
     return {name: handler_of(make_reader(tmp_path_factory.mktemp(name), name), top_k=5) for name in names}
@@ -277,9 +257,9 @@ text = st.text(st.characters(codec="utf-8"), max_size=4 * MAX_LENGTH)
 
 
 @given(st.lists(st.tuples(text, text), min_size=1, max_size=4), st.sampled_from(["bert", "roberta"]))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@a_few
 def test_any_unicode_at_any_length(
-    any_handlers: dict[str, QuestionAnswering], pairs: list[tuple[str, str]], architecture: str
+    any_handlers: dict[str, Handler[Any]], pairs: list[tuple[str, str]], architecture: str
 ) -> None:
     """Every answer is a piece of its context, or the error one of those that are documented."""
     ours = any_handlers[architecture]

@@ -1,35 +1,28 @@
 """summarization against a plain one-record loop over `generate`, on BART and T5."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM
 
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.summarization import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.summarization import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_seq2seq import TASKS, make_seq2seq
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case
+from tests.tasks.handlers import loaded_handler, predictions, problems, reference_model
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
-from workers.handler import Handler
-from workers.tasks.summarization import Summarization
 
 SCHEMA = "1:ea6c363156df"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 TEXTS = [*ODD, "<pad> good <pad>", *sentences(10)]
+handler_of = partial(loaded_handler, TASK)
+plain = partial(reference_model, AutoModelForSeq2SeqLM)
 #: What T5's configuration says for summaries.
 ENTRY = {name: value for name, value in TASKS["summarization"].items() if name != "prefix"}
-
-
-@cache
-def plain(model: Path) -> Any:
-    return AutoTokenizer.from_pretrained(model), AutoModelForSeq2SeqLM.from_pretrained(model).eval()
 
 
 def reference(model: Path, text: str, prefix: str = "", **options: Any) -> dict[str, Any]:
@@ -73,20 +66,6 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(TASK, model, records, options, lambda record: reference(model, record["text"], **known), SCHEMA)
 
 
-def loaded_handler(model: Path, **params: Any) -> Handler[Any]:
-    device = pick_device()
-    loaded = Summarization.load(model, device, pick_dtype("auto", None, device))
-    return Summarization(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def predictions(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
-    """Predictions of texts in one batch."""
-    pieces = [piece for (piece,) in handler.prepare([{"text": text} for text in texts])]
-    with torch.inference_mode():
-        outputs = handler.infer(pieces)
-    return [handler.finish([piece], [output.cpu().numpy()]) for piece, output in zip(pieces, outputs, strict=True)]
-
-
 def test_the_cases_end_in_every_way(bart: Path) -> None:
     answers = [reference(bart, text, max_new_tokens=8, num_beams=1) for text in TEXTS]
     assert {answer["finish_reason"] for answer in answers} == {"stop", "length"}
@@ -105,13 +84,13 @@ def test_the_cases_end_in_every_way(bart: Path) -> None:
     ids=str,
 )
 def test_each_parameter(options: dict[str, Any], bart: Path) -> None:
-    for text, found in zip(TEXTS, predictions(loaded_handler(bart, **options), TEXTS), strict=True):
+    for text, found in zip(TEXTS, predictions(handler_of(bart, **options), text=TEXTS), strict=True):
         assert found == reference(bart, text, **options)
 
 
 def test_parameters_come_from_the_job_then_the_entry_then_the_model(tmp_path: Path, t5: Path, bart: Path) -> None:
     def chosen(model: Path, **params: Any) -> tuple[Any, ...]:
-        config = loaded_handler(model, **params)._generation  # type: ignore[attr-defined]
+        config = handler_of(model, **params)._generation  # type: ignore[attr-defined]
         assert config.do_sample is False
         return config.num_beams, config.max_length, config.min_length
 
@@ -130,30 +109,30 @@ def test_parameters_come_from_the_job_then_the_entry_then_the_model(tmp_path: Pa
 def test_a_sampling_model_is_not_sampled(tmp_path: Path) -> None:
     own = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 6, "num_beams": 1}
     model = make_seq2seq(tmp_path, "bart", own)
-    for text, found in zip(TEXTS, predictions(loaded_handler(model), TEXTS), strict=True):
+    for text, found in zip(TEXTS, predictions(handler_of(model), text=TEXTS), strict=True):
         assert found == reference(model, text, max_new_tokens=6, num_beams=1)
 
 
 def test_the_prefix_is_the_entry_s_or_the_configuration_s(tmp_path: Path, t5: Path) -> None:
     model = make_seq2seq(tmp_path, "bart", prefix="in short: ")
     for folder, prefix in ((t5, "summarize: "), (model, "in short: ")):
-        handler = loaded_handler(folder)
+        handler = handler_of(folder)
         ((piece,),) = handler.prepare([{"text": "good film"}])
         assert piece.inputs["input_ids"] == handler.loaded.processor(prefix + "good film")["input_ids"]
 
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_scores_that_are_no_numbers_are_an_error(beams: int, bart: Path) -> None:
-    handler = loaded_handler(bart, max_new_tokens=5, num_beams=beams)
+    handler = handler_of(bart, max_new_tokens=5, num_beams=beams)
     with torch.no_grad():
         handler.loaded.model.get_output_embeddings().weight.fill_(torch.nan)
     with pytest.raises(RecordError) as error:
-        predictions(handler, ["a good film"])
+        predictions(handler, text=["a good film"])
     assert error.value.code == "not_finite"
 
 
 def test_a_text_without_a_token_is_an_error(bart: Path) -> None:
-    handler = loaded_handler(bart)
+    handler = handler_of(bart)
     handler.loaded.processor.backend_tokenizer.post_processor = None  # such as adds no special tokens
     with pytest.raises(RecordError) as error:
         handler.prepare([{"text": ""}])
@@ -171,12 +150,10 @@ def test_a_text_without_a_token_is_an_error(bart: Path) -> None:
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[field]
+    assert says in problems(TASK, params)[field]
 
 
 def test_a_min_length_that_cannot_be_is_refused(bart: Path) -> None:
     with pytest.raises(Permanent, match=f"params.min_length: 100 is more than the {MAX_LENGTH} tokens") as error:
-        loaded_handler(bart, min_length=100)
+        handler_of(bart, min_length=100)
     assert error.value.code == "bad_params"

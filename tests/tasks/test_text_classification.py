@@ -5,26 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
-from transformers import pipeline
 
 from jobs.settings import Settings
-from schemas.job import parse_spec
-from schemas.tasks.text_classification import TASK, Params
+from schemas.tasks.text_classification import TASK
 from tests.checkpoints import MAX_LENGTH, make_classifier
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, run_case
+from tests.tasks.handlers import loaded_handler, predictions, reference_pipeline
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
 from workers.handler import Handler
-from workers.tasks.text_classification import TextClassification
-
-
-@cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("text-classification", model=str(model), device="cpu")
 
 
 def reference(model: Path, record: dict[str, Any], top_k: int = 1, **options: Any) -> dict[str, Any]:
@@ -35,7 +26,7 @@ def reference(model: Path, record: dict[str, Any], top_k: int = 1, **options: An
 @cache
 def _reference(model: Path, items: tuple[Any, ...], top_k: int, chosen: tuple[Any, ...]) -> dict[str, Any]:
     record, options = dict(items), dict(chosen)
-    run = reference_pipeline(model)
+    run = reference_pipeline(TASK, model)
     limits = {"truncation": True, "max_length": MAX_LENGTH}
     (top,) = [run(record, top_k=top_k, **limits, **options)]
     whole = len(run.tokenizer(record["text"], record.get("text_pair"), verbose=False)["input_ids"])
@@ -93,22 +84,17 @@ def test_max_length_truncates_and_says_so(model: Path, settings: Settings, tmp_p
     case = Case(TASK, model, records, {"max_length": 10}, lambda r: r, SCHEMA)
     short, long = run_case(case, settings, tmp_path, records)
     assert (short["prediction"]["truncated"], long["prediction"]["truncated"]) == (False, True)
-    expected = reference_pipeline(model)(records[1], top_k=1, truncation=True, max_length=10)
+    expected = reference_pipeline(TASK, model)(records[1], top_k=1, truncation=True, max_length=10)
     assert close(long["prediction"]["top"], expected)
 
 
 @pytest.fixture(scope="module")
 def handler(model: Path) -> Handler[Any]:
-    device = pick_device()
-    loaded = TextClassification.load(model, device, pick_dtype("auto", None, device))
-    spec = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
-    return TextClassification(loaded, Params(top_k=3), parse_spec(spec))
+    return loaded_handler(TASK, model, top_k=3)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(any_text, min_size=1, max_size=8))
+@a_few
 def test_any_unicode_at_any_length(model: Path, handler: Handler[Any], texts: list[str]) -> None:
-    pieces = [one for (one,) in handler.prepare([{"text": text} for text in texts])]
-    outputs = handler.infer(pieces).detach().numpy()
-    for text, piece, output in zip(texts, pieces, outputs, strict=True):
-        assert close(handler.finish([piece], [output]), reference(model, {"text": text}, top_k=3))
+    for text, found in zip(texts, predictions(handler, text=texts), strict=True):
+        assert close(found, reference(model, {"text": text}, top_k=3))

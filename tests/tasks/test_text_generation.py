@@ -1,8 +1,7 @@
 """text-generation against TextGenerationPipeline and against a plain loop over the model, on GPT-2, Llama and XLNet."""
 
-import dataclasses
 import random
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +9,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextGenerationPipeline
+from transformers import AutoModelForCausalLM, TextGenerationPipeline
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
+from schemas.errors import Permanent, RecordError
 from schemas.job import parse_spec
-from schemas.tasks.text_generation import TASK, Params
+from schemas.tasks.text_generation import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_causal import make_causal
 from tests.integration.harness import House, read_output
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, run_case
+from tests.tasks.conformance import Case, a_few, any_text, run_case
+from tests.tasks.handlers import (
+    handler_on,
+    load,
+    loaded_handler,
+    pieces_of,
+    predictions,
+    problems,
+    reference_model,
+    spec_json,
+)
 from tests.texts import ODD, sentences
-from workers.devices import pick_device
-from workers.handler import Handler
-from workers.tasks.text_generation import TextGeneration
+from workers.runner import infer
 
 SCHEMA = "1:035d9fe79fb7"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 10}
+handler_of = partial(loaded_handler, TASK)
+plain = partial(reference_model, AutoModelForCausalLM)
 TEXTS = [*ODD, "<|endoftext|> good <|endoftext|>", *sentences(10, longest=30)]
 SHORT = ["Good", "a", *sentences(12, seed=4, longest=8), "a"]
 CHATS: list[list[dict[str, str]]] = [
@@ -45,12 +53,6 @@ CHATS: list[list[dict[str, str]]] = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_causal(tmp_path_factory.mktemp(name), name) for name in ("gpt2", "llama", "xlnet")}
-
-
-@cache
-def plain(model: Path) -> Any:
-    auto: Any = AutoModelForCausalLM
-    return AutoTokenizer.from_pretrained(model), auto.from_pretrained(model).eval()
 
 
 @cache
@@ -97,24 +99,6 @@ def _piped(model: Path, key: Any, chosen: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def loaded_handler(model: Path, **params: Any) -> Handler[Any]:
-    return handler_on(TextGeneration.load(model, pick_device(), torch.float32), **params)
-
-
-def handler_on(loaded: Any, **params: Any) -> Handler[Any]:
-    return TextGeneration(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
-def predictions(handler: Handler[Any], records: list[Any]) -> list[dict[str, Any]]:
-    """What the handler makes of prompts or conversations as one batch, each with a seed of its place."""
-    kind = "text" if isinstance(records[0], str) else "messages"
-    pieces = [piece for (piece,) in handler.prepare([{kind: record} for record in records])]
-    pieces = [dataclasses.replace(piece, seed=1000 + place) for place, piece in enumerate(pieces)]
-    with torch.inference_mode():
-        outputs: Any = handler.infer(pieces)
-    return [handler.finish([piece], [output.numpy()]) for piece, output in zip(pieces, outputs, strict=True)]
-
-
 @pytest.fixture(params=["gpt2", "llama", "xlnet", "chat"])
 def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Case:
     model = models[{"chat": "llama"}.get(request.param, request.param)]
@@ -131,7 +115,7 @@ def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Case:
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "xlnet"])
 def test_the_cases_differ(architecture: str, models: dict[str, Path]) -> None:
-    found = predictions(loaded_handler(models[architecture], prefix="good bad film. ", **GREEDY), SHORT)
+    found = predictions(handler_of(models[architecture], prefix="good bad film. ", **GREEDY), text=SHORT)
     assert len({tuple(one["tokens"]) for one in found}) > len(SHORT) // 2
     assert {one["finish_reason"] for one in found} == {"stop", "length"}
 
@@ -140,7 +124,7 @@ def test_the_cases_differ(architecture: str, models: dict[str, Path]) -> None:
 def test_greedy_is_the_plain_loop_over_the_model(architecture: str, tmp_path: Path) -> None:
     model = make_causal(tmp_path, architecture)
     tokenizer, network = plain(model)
-    for text, found in zip(SHORT, predictions(loaded_handler(model, **GREEDY), SHORT), strict=True):
+    for text, found in zip(SHORT, predictions(handler_of(model, **GREEDY), text=SHORT), strict=True):
         ids = tokenizer(text)["input_ids"]
         tokens: list[int] = []
         while len(tokens) < 10 and tokens[-1:] != [tokenizer.eos_token_id]:
@@ -162,8 +146,8 @@ def test_greedy_is_the_plain_loop_over_the_model(architecture: str, tmp_path: Pa
 )
 def test_parameters_are_the_pipelines(options: dict[str, Any], models: dict[str, Path]) -> None:
     model = models["gpt2"]
-    handler = loaded_handler(model, **({"do_sample": False} | options))
-    assert predictions(handler, SHORT) == [piped(model, text, **options) for text in SHORT]
+    handler = handler_of(model, **({"do_sample": False} | options))
+    assert predictions(handler, text=SHORT) == [piped(model, text, **options) for text in SHORT]
 
 
 @pytest.mark.parametrize(
@@ -183,25 +167,25 @@ def test_parameters_are_the_pipelines(options: dict[str, Any], models: dict[str,
 def test_what_is_null_is_the_models_own(own: dict[str, Any], tmp_path: Path) -> None:
     model = make_causal(tmp_path, "llama", own)
     pipeline, end = pipe(model), plain(model)[0].eos_token_id
-    for text, found in zip(SHORT, predictions(loaded_handler(model), SHORT), strict=True):
+    for text, found in zip(SHORT, predictions(handler_of(model), text=SHORT), strict=True):
         (made,) = pipeline(text, return_full_text=False)
         assert found["text"] == made["generated_text"]
         assert found["finish_reason"] == ("stop" if found["tokens"][-1] == end else "length")
 
 
 def test_a_chat_goes_through_the_template_once(models: dict[str, Path]) -> None:
-    handler = loaded_handler(models["llama"], return_full_text=True, **GREEDY)
+    handler = handler_of(models["llama"], return_full_text=True, **GREEDY)
     ((piece,),) = handler.prepare([{"messages": CHATS[1]}])
     ids = piece.inputs["input_ids"]
     assert ids.count(handler.loaded.processor.bos_token_id) == 2  # the template's, and the one that the user wrote
-    for chat, found in zip(CHATS, predictions(handler, CHATS), strict=True):
+    for chat, found in zip(CHATS, predictions(handler, messages=CHATS), strict=True):
         start = plain(models["llama"])[0].apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         assert found["text"] == start + piped(models["llama"], chat)["text"]
 
 
 def test_a_last_message_of_the_assistant_is_continued(models: dict[str, Path]) -> None:
     chat = [{"role": "user", "content": "a film"}, {"role": "assistant", "content": "very good"}]
-    assert predictions(loaded_handler(models["llama"], **GREEDY), [chat]) == [piped(models["llama"], chat)]
+    assert predictions(handler_of(models["llama"], **GREEDY), messages=[chat]) == [piped(models["llama"], chat)]
 
 
 @pytest.mark.parametrize(
@@ -217,28 +201,28 @@ def test_a_last_message_of_the_assistant_is_continued(models: dict[str, Path]) -
 )
 def test_bad_messages_are_a_records_error(chat: list[Any], models: dict[str, Path]) -> None:
     with pytest.raises(RecordError) as error:
-        loaded_handler(models["llama"]).prepare([{"messages": chat}])
+        handler_of(models["llama"]).prepare([{"messages": chat}])
     assert error.value.code == "bad_messages"
 
 
 def test_messages_need_a_template(models: dict[str, Path]) -> None:
     with pytest.raises(Permanent, match="give it its input as `text`") as error:
-        loaded_handler(models["gpt2"]).prepare([{"messages": CHATS[0]}])
+        handler_of(models["gpt2"]).prepare([{"messages": CHATS[0]}])
     assert error.value.code == "model"
 
 
 def test_xlnet_has_the_pipelines_padding_text_unless_told(models: dict[str, Path]) -> None:
     short, length = SHORT[:3], {"max_length": 40, "do_sample": False}
-    handler = loaded_handler(models["xlnet"], max_new_tokens=4, do_sample=False)
-    assert predictions(handler, short) == [piped(models["xlnet"], text, max_new_tokens=4) for text in short]
-    counted = predictions(loaded_handler(models["xlnet"], prefix="good film. ", **length), short)
+    handler = handler_of(models["xlnet"], max_new_tokens=4, do_sample=False)
+    assert predictions(handler, text=short) == [piped(models["xlnet"], text, max_new_tokens=4) for text in short]
+    counted = predictions(handler_of(models["xlnet"], prefix="good film. ", **length), text=short)
     assert counted == [piped(models["xlnet"], text, prefix="good film. ", **length) for text in short]
-    ((piece,),) = loaded_handler(models["xlnet"], prefix="").prepare([{"text": "good film"}])
+    ((piece,),) = handler_of(models["xlnet"], prefix="").prepare([{"text": "good film"}])
     assert piece.inputs["input_ids"] == plain(models["xlnet"])[0]("good film", add_special_tokens=False)["input_ids"]
 
 
 def test_a_cut_prompt_keeps_the_tokens_before_it(models: dict[str, Path]) -> None:
-    handler = loaded_handler(models["llama"], max_new_tokens=60, do_sample=False)
+    handler = handler_of(models["llama"], max_new_tokens=60, do_sample=False)
     ((piece,),) = handler.prepare([{"text": "good film " * 50}])
     ids = plain(models["llama"])[0]("good film " * 50)["input_ids"]
     assert piece.inputs["input_ids"] == [ids[0], *ids[-3:]]
@@ -247,7 +231,7 @@ def test_a_cut_prompt_keeps_the_tokens_before_it(models: dict[str, Path]) -> Non
 
 def test_a_prompt_that_fills_max_length_is_an_error(models: dict[str, Path]) -> None:
     for length in (5, 500):
-        handler = loaded_handler(models["gpt2"], max_length=length)
+        handler = handler_of(models["gpt2"], max_length=length)
         with pytest.raises(RecordError) as error:
             handler.prepare([{"text": "good film " * 50}])
         assert error.value.code == "prompt_too_long"
@@ -255,33 +239,33 @@ def test_a_prompt_that_fills_max_length_is_an_error(models: dict[str, Path]) -> 
 
 def test_limits_that_the_model_can_not_meet_are_refused(models: dict[str, Path]) -> None:
     with pytest.raises(Permanent, match=r"params\.max_new_tokens: 64 leaves no room") as error:
-        loaded_handler(models["gpt2"], max_new_tokens=MAX_LENGTH)
+        handler_of(models["gpt2"], max_new_tokens=MAX_LENGTH)
     assert error.value.code == "bad_params"
-    ((piece,),) = loaded_handler(models["gpt2"]).prepare([{"text": "good film " * 50}])
+    ((piece,),) = handler_of(models["gpt2"]).prepare([{"text": "good film " * 50}])
     assert (len(piece.inputs["input_ids"]), piece.inputs["limit"], piece.cost) == (32, 32, 64)
 
 
 def test_a_prompt_without_tokens_needs_one_that_begins_texts(tmp_path: Path) -> None:
-    handler = loaded_handler(make_causal(tmp_path, "gpt2", {"bos_token_id": None}), **GREEDY)
+    handler = handler_of(make_causal(tmp_path, "gpt2", {"bos_token_id": None}), **GREEDY)
     assert handler.prepare([{"text": ""}])
     handler.loaded.processor.bos_token = None
     with pytest.raises(RecordError) as error:
-        handler_on(handler.loaded, **GREEDY).prepare([{"text": ""}])
+        handler_on(TASK, handler.loaded, **GREEDY).prepare([{"text": ""}])
     assert error.value.code == "no_tokens"
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "xlnet"])
 @pytest.mark.parametrize("beams", [1, 2])
 def test_stop_strings_end_a_text_wherever_tokens_meet(architecture: str, beams: int, models: dict[str, Path]) -> None:
-    loaded = TextGeneration.load(models[architecture], pick_device(), torch.float32)
+    loaded = load(TASK, models[architecture])
     common: dict[str, Any] = {"max_new_tokens": 10, "num_beams": beams, "prefix": "", "do_sample": False}
-    whole = predictions(handler_on(loaded, **common), SHORT)
+    whole = predictions(handler_on(TASK, loaded, **common), text=SHORT)
     middles = [(one["text"][2:5], one["text"][4:6]) for one in whole]
     stops = [stop for both in middles[:6] for stop in both if stop and "\ufffd" not in stop]
     assert len(stops) > 3
-    handler = handler_on(loaded, stop=stops, **common)
-    together = predictions(handler, SHORT)
-    assert together == [predictions(handler, [text])[0] for text in SHORT]
+    handler = handler_on(TASK, loaded, stop=stops, **common)
+    together = predictions(handler, text=SHORT)
+    assert together == [predictions(handler, text=[text])[0] for text in SHORT]
     for one, found in zip(whole, together, strict=True):
         places = [place for stop in stops if (place := one["text"].find(stop)) >= 0]
         if not places:
@@ -296,19 +280,19 @@ def test_stop_strings_end_a_text_wherever_tokens_meet(architecture: str, beams: 
 
 
 def test_a_models_own_stop_strings_count(tmp_path: Path, models: dict[str, Path]) -> None:
-    stop = predictions(loaded_handler(models["llama"], **GREEDY), SHORT)[2]["text"][3:6]
+    stop = predictions(handler_of(models["llama"], **GREEDY), text=SHORT)[2]["text"][3:6]
     model = make_causal(tmp_path, "llama", {"stop_strings": stop})
-    expected = predictions(loaded_handler(models["llama"], stop=[stop], **GREEDY), SHORT)
-    assert predictions(loaded_handler(model, **GREEDY), SHORT) == expected
+    expected = predictions(handler_of(models["llama"], stop=[stop], **GREEDY), text=SHORT)
+    assert predictions(handler_of(model, **GREEDY), text=SHORT) == expected
     assert "stop" in {one["finish_reason"] for one in expected}
 
 
 def test_a_text_of_many_rounds_stops_where_it_would_alone(models: dict[str, Path]) -> None:
     """Rows of very different lengths, each ended by its own limit, its end token or a stop string."""
     for params in ({"max_length": 60}, {"max_new_tokens": 30, "stop": ["good", "\ufffd\ufffd"]}):
-        handler = loaded_handler(models["llama"], do_sample=False, **params)
-        together = predictions(handler, [*SHORT, *sentences(20, longest=20)])
-        assert together == [predictions(handler, [text])[0] for text in [*SHORT, *sentences(20, longest=20)]]
+        handler = handler_of(models["llama"], do_sample=False, **params)
+        together = predictions(handler, text=[*SHORT, *sentences(20, longest=20)])
+        assert together == [predictions(handler, text=[text])[0] for text in [*SHORT, *sentences(20, longest=20)]]
 
 
 @pytest.mark.parametrize(
@@ -341,27 +325,25 @@ def test_sampling_is_the_same_whatever_the_batch(
 
 
 def test_sampling_does_not_depend_on_the_neighbours(models: dict[str, Path]) -> None:
-    handler = loaded_handler(models["llama"], do_sample=True, max_new_tokens=20, temperature=1.2)
-    pieces = [piece for (piece,) in handler.prepare([{"text": text} for text in [*SHORT, *sentences(20, longest=12)]])]
-    pieces = [dataclasses.replace(piece, seed=place) for place, piece in enumerate(pieces)]
+    handler = handler_of(models["llama"], do_sample=True, max_new_tokens=20, temperature=1.2)
+    pieces = [piece for (piece,) in pieces_of(handler, text=[*SHORT, *sentences(20, longest=12)])]
     order = list(range(len(pieces)))
     random.Random(5).shuffle(order)
-    with torch.inference_mode():
-        shuffled = dict(zip(order, handler.infer([pieces[place] for place in order]), strict=True))
-        for place, piece in enumerate(pieces):
-            assert shuffled[place].tolist() == handler.infer([piece])[0].tolist()  # type: ignore[union-attr]
+    shuffled = dict(zip(order, infer(handler, [pieces[place] for place in order]), strict=True))
+    for place, piece in enumerate(pieces):
+        assert shuffled[place].tolist() == infer(handler, [piece])[0].tolist()
     assert handler.deterministic is False
-    assert loaded_handler(models["llama"], **GREEDY).deterministic
+    assert handler_of(models["llama"], **GREEDY).deterministic
 
 
 def test_what_the_pipeline_samples_is_sampled_here(models: dict[str, Path], tmp_path: Path) -> None:
     """By default at temperature 0.7 of the 50 likeliest; as the model says, or the job."""
-    config = loaded_handler(models["gpt2"])._config  # type: ignore[attr-defined]
+    config = handler_of(models["gpt2"])._config  # type: ignore[attr-defined]
     assert (config.do_sample, config.temperature, config.top_k, config.top_p) == (True, 0.7, 50, None)
     model = make_causal(tmp_path, "gpt2", {"do_sample": True, "temperature": 0.3, "top_p": 0.5, "min_p": 0.01})
-    config = loaded_handler(model, top_p=0.9)._config  # type: ignore[attr-defined]
+    config = handler_of(model, top_p=0.9)._config  # type: ignore[attr-defined]
     assert (config.do_sample, config.temperature, config.top_k, config.top_p) == (True, 0.3, 50, 0.9)
-    assert not loaded_handler(model, num_beams=2)._config.do_sample  # type: ignore[attr-defined]
+    assert not handler_of(model, num_beams=2)._config.do_sample  # type: ignore[attr-defined]
 
 
 def test_scores_that_are_no_numbers_are_that_records_error(tmp_path: Path, settings: Settings) -> None:
@@ -369,7 +351,7 @@ def test_scores_that_are_no_numbers_are_that_records_error(tmp_path: Path, setti
     tokenizer, network = plain(folder)
     token = tokenizer("Q", add_special_tokens=False)["input_ids"][0]
     texts = [*SHORT, "Q good", *SHORT]
-    before = predictions(loaded_handler(folder, **GREEDY), SHORT)
+    before = predictions(handler_of(folder, **GREEDY), text=SHORT)
     assert not any(token in one["tokens"] for one in before)
     with torch.no_grad():
         network.get_input_embeddings().weight[token] = torch.nan
@@ -391,16 +373,16 @@ def test_a_lone_surrogate_is_that_records_error(models: dict[str, Path], setting
     table = pa.table({"text": pa.array([b"good", b"a\xed\xa0\x80b"], pa.binary()).view(pa.string())})
     pq.write_table(table, tmp_path / "in.parquet")
     place = {"input": {"uri": f"{tmp_path}/in.parquet", "keep": []}, "output": {"uri": f"{tmp_path}/out"}}
-    House(settings).run(parse_spec(SPEC | place | {"model": str(models["gpt2"]), "params": GREEDY}))
+    House(settings).run(parse_spec(spec_json(TASK, GREEDY) | place | {"model": str(models["gpt2"])}))
     good, broken = read_output(f"{tmp_path}/out")
     assert good["prediction"] == piped(models["gpt2"], "good")
     assert broken["error"]["code"] == "invalid_utf8"
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH), min_size=1, max_size=5))
-@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(any_text, min_size=1, max_size=5))
+@hypothesis_settings(a_few, max_examples=15)
 def test_any_unicode_at_any_length(models: dict[str, Path], texts: list[str]) -> None:
-    found = predictions(loaded_handler(models["gpt2"], do_sample=False, max_new_tokens=4), texts)
+    found = predictions(handler_of(models["gpt2"], do_sample=False, max_new_tokens=4), text=texts)
     assert found == [piped(models["gpt2"], text, max_new_tokens=4) for text in texts]
 
 
@@ -424,6 +406,4 @@ def test_any_unicode_at_any_length(models: dict[str, Path], texts: list[str]) ->
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[f"params.{field}"]
+    assert says in problems(TASK, params)[f"params.{field}"]

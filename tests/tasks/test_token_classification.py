@@ -1,32 +1,29 @@
 """token-classification against the Transformers pipeline, on BERT, and on RoBERTa for tokenizers without word marks."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import ByT5Tokenizer, TokenClassificationPipeline, pipeline
 
 from jobs.settings import Settings
-from schemas.errors import Permanent, RecordError, SpecError
-from schemas.job import parse_spec
-from schemas.tasks.token_classification import TASK, Params
+from schemas.errors import Permanent, RecordError
+from schemas.tasks.token_classification import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_tokens import TAGS, make_tagger
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, run_case
+from tests.tasks.handlers import loaded_handler, pieces_of, predictions, problems
 from tests.texts import ODD, sentences
-from workers.devices import pick_device, pick_dtype
-from workers.tasks.token_classification import TokenClassification
+from workers.handler import Handler
 
 SCHEMA = "1:3140473353a7"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
+handler_of = partial(loaded_handler, TASK)
 STRATEGIES = ["none", "simple", "first", "average", "max"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
@@ -42,7 +39,7 @@ class WithSpecialTokens(TokenClassificationPipeline):
 
 @cache
 def reference_pipeline(model: Path, kind: type = TokenClassificationPipeline) -> Any:
-    run = pipeline("token-classification", model=str(model), device="cpu", pipeline_class=kind)
+    run: Any = pipeline("token-classification", model=str(model), device="cpu", pipeline_class=kind)
     run.tokenizer.model_max_length = MAX_LENGTH
     return run
 
@@ -96,27 +93,12 @@ def case(request: pytest.FixtureRequest, bert: Path) -> Case:
     return Case(TASK, bert, records, params, lambda record: reference(bert, record["text"], **params), SCHEMA)
 
 
-def handler_of(model: Path, **params: Any) -> TokenClassification:
-    device = pick_device()
-    loaded = TokenClassification.load(model, device, pick_dtype("auto", None, device))
-    return TokenClassification(loaded, Params(**params), parse_spec(SPEC))
-
-
-def answers(handler: TokenClassification, texts: list[str]) -> list[dict[str, Any]]:
-    """Predictions of one batch."""
-    prepared = handler.prepare([{"text": text} for text in texts])
-    pieces = [piece for one in prepared for piece in one]
-    with torch.inference_mode():
-        outputs = iter(handler.infer(pieces) if pieces else [])
-    return [handler.finish(one, [next(outputs).numpy() for _ in one]) for one in prepared]
-
-
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_strategy(strategy: str, architecture: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(architecture)
     texts = [*sentences(25, seed=1), *ODD, "unheard-of wörds, glued.together 日本 and-such"]
-    found = answers(handler_of(model, aggregation_strategy=strategy), texts)
+    found = predictions(handler_of(model, aggregation_strategy=strategy), text=texts)
     for text, answer in zip(texts, found, strict=True):
         assert close(answer, reference(model, text, aggregation_strategy=strategy)), text
 
@@ -130,8 +112,8 @@ def test_windows(strategy: str, stride: int, architecture: str, request: pytest.
     texts = ["good " * 150, " leading space " + "battery " * 100, "short", *sentences(4, seed=2, longest=200)]
     params = {"aggregation_strategy": strategy, "stride": stride}
     handler = handler_of(model, **params)
-    assert max(len(pieces) for pieces in handler.prepare([{"text": text} for text in texts])) > 2
-    for text, answer in zip(texts, answers(handler, texts), strict=True):
+    assert max(len(pieces) for pieces in pieces_of(handler, text=texts)) > 2
+    for text, answer in zip(texts, predictions(handler, text=texts), strict=True):
         assert close(answer, reference(model, text, **params)), text
         assert not answer["truncated"]
 
@@ -142,7 +124,7 @@ def test_ignored_labels(strategy: str, ignored: list[str], bert: Path) -> None:
     """Compared with an entity's own name, so that B-PER is one of a token, but of no aggregate."""
     params = {"aggregation_strategy": strategy, "ignore_labels": ignored}
     texts = sentences(20, seed=3)
-    for text, answer in zip(texts, answers(handler_of(bert, **params), texts), strict=True):
+    for text, answer in zip(texts, predictions(handler_of(bert, **params), text=texts), strict=True):
         assert close(answer, reference(bert, text, **params)), text
 
 
@@ -158,7 +140,7 @@ def test_nothing_ignored_and_nothing_joined_is_every_token(bert: Path, settings:
     assert [one["word"] for one in empty] == ["[CLS]", "[SEP]"]
     for record, row in zip(records, rows, strict=True):
         assert close(row["prediction"], reference(bert, record["text"], **params))
-    joined_ones = answers(handler_of(bert, ignore_labels=[]), ["a good film", ""])
+    joined_ones = predictions(handler_of(bert, ignore_labels=[]), text=["a good film", ""])
     assert [one["word"] for entity in joined_ones for one in entity["entities"]][-1].endswith("film")
 
 
@@ -173,7 +155,7 @@ def test_the_alias_is_the_task(bert: Path, settings: Settings, tmp_path: Path) -
 def test_offsets_are_into_the_original_text(bert: Path) -> None:
     """Though the tokens are lowercased, stripped of accents and of control characters."""
     text = "\u200b The GOOD 😀 Fílm\x00 "
-    (answer,) = answers(handler_of(bert, aggregation_strategy="none", ignore_labels=[]), [text])
+    (answer,) = predictions(handler_of(bert, aggregation_strategy="none", ignore_labels=[]), text=[text])
     spans = {one["word"]: text[one["start"] : one["end"]] for one in answer["entities"]}
     assert spans | {"the": "The", "good": "GOOD", "film": "Fílm"} == spans
 
@@ -181,14 +163,14 @@ def test_offsets_are_into_the_original_text(bert: Path) -> None:
 def test_a_text_without_tokens_has_no_entities(roberta: Path) -> None:
     handler = handler_of(roberta)
     handler.loaded.processor.backend_tokenizer.post_processor = processors.ByteLevel()
-    empty, other = answers(handler, ["", "good"])
+    empty, other = predictions(handler, text=["", "good"])
     assert empty == {"entities": [], "truncated": False}
     assert len(other["entities"]) <= 1
 
 
 def test_no_number_is_no_answer(bert: Path) -> None:
     handler = handler_of(bert)
-    (pieces,) = handler.prepare([{"text": "a good film"}])
+    (pieces,) = pieces_of(handler, text=["a good film"])
     with pytest.raises(RecordError) as caught:
         handler.finish(pieces, [np.full((5, len(TAGS)), np.nan, np.float32)])
     assert caught.value.code == "not_finite"
@@ -221,21 +203,19 @@ def test_a_stride_that_leaves_no_room_fails_the_job(bert: Path) -> None:
     ],
 )
 def test_bad_parameters_are_refused_by_name(params: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        parse_spec(SPEC | {"params": params})
-    assert [problem.field for problem in caught.value.problems] == [field]
+    assert list(problems(TASK, params)) == [field]
 
 
 @pytest.fixture(
     scope="module", params=[{"aggregation_strategy": "none"}, {"aggregation_strategy": "first", "stride": 9}]
 )
-def handler(request: pytest.FixtureRequest, bert: Path) -> TokenClassification:
+def handler(request: pytest.FixtureRequest, bert: Path) -> Handler[Any]:
     return handler_of(bert, **request.param)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_unicode_at_any_length(bert: Path, handler: TokenClassification, texts: list[str]) -> None:
+@given(st.lists(any_text, min_size=1, max_size=8))
+@a_few
+def test_any_unicode_at_any_length(bert: Path, handler: Handler[Any], texts: list[str]) -> None:
     params = handler.params.model_dump(exclude={"ignore_labels"}, exclude_none=True)
-    for text, answer in zip(texts, answers(handler, texts), strict=True):
+    for text, answer in zip(texts, predictions(handler, text=texts), strict=True):
         assert close(answer, reference(bert, text, **params)), text

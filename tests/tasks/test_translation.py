@@ -1,24 +1,23 @@
 """translation against a plain one-record loop over `generate`, on T5, mBART and Marian."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from schemas.errors import Permanent, SpecError
-from schemas.job import parse_spec
+from schemas.errors import Permanent
 from schemas.tasks.translation import TASK, Params
 from tests.checkpoints_seq2seq import TASKS, make_seq2seq
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case
-from tests.tasks.test_summarization import TEXTS, plain, predictions, reference
-from workers.devices import pick_device, pick_dtype
+from tests.tasks.handlers import handler_on, load, loaded_handler, predictions, problems
+from tests.tasks.test_summarization import TEXTS, plain, reference
 from workers.handler import Handler
-from workers.tasks.translation import Translation, pair_entry
+from workers.tasks.translation import pair_entry
 
 SCHEMA = "1:ea6c363156df"
-SPEC = {"task": TASK.id, "model": "m", "input": {"uri": "a"}, "output": {"uri": "b"}}
+handler_of = partial(loaded_handler, TASK)
 PAIRS = "its pairs are de to en, en to de, en to fr"
 #: A job's parameters for each architecture.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -52,12 +51,6 @@ def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Case:
     return Case(TASK, models[name], records, OPTIONS[name], lambda r: expected(models[name], name, r["text"]), SCHEMA)
 
 
-def loaded_handler(model: Path, **params: Any) -> Handler[Any]:
-    device = pick_device()
-    loaded = Translation.load(model, device, pick_dtype("auto", None, device))
-    return Translation(loaded, Params(**params), parse_spec(SPEC | {"params": params}))
-
-
 def encoded(handler: Handler[Any], text: str) -> list[int]:
     ((piece,),) = handler.prepare([{"text": text}])
     ids: list[int] = piece.inputs["input_ids"]
@@ -81,17 +74,17 @@ def test_the_cases_differ(architecture: str, models: dict[str, Path]) -> None:
     ],
 )
 def test_the_languages_pick_t5s_entry(languages: dict[str, str], entry: str, models: dict[str, Path]) -> None:
-    handler = loaded_handler(models["t5"], **languages)
+    handler = handler_of(models["t5"], **languages)
     assert encoded(handler, "good film") == handler.loaded.processor(TASKS[entry]["prefix"] + "good film")["input_ids"]
-    found = predictions(handler, TEXTS[-3:])
+    found = predictions(handler, text=TEXTS[-3:])
     assert found == [reference(models["t5"], text, **TASKS[entry]) for text in TEXTS[-3:]]
 
 
 def test_a_t5_without_entries_has_no_prefix(tmp_path: Path) -> None:
     model = make_seq2seq(tmp_path, "t5", task_specific_params=None)
-    handler = loaded_handler(model, max_new_tokens=5, num_beams=1)
+    handler = handler_of(model, max_new_tokens=5, num_beams=1)
     assert encoded(handler, "good film") == handler.loaded.processor("good film")["input_ids"]
-    assert predictions(handler, TEXTS) == [reference(model, text, max_new_tokens=5, num_beams=1) for text in TEXTS]
+    assert predictions(handler, text=TEXTS) == [reference(model, text, max_new_tokens=5, num_beams=1) for text in TEXTS]
 
 
 @pytest.mark.parametrize("pair", [("en_XX", "de_DE"), ("fr_XX", "ro_RO")])
@@ -99,20 +92,18 @@ def test_mbart_reads_one_language_and_is_forced_to_begin_with_the_other(
     pair: tuple[str, str], models: dict[str, Path]
 ) -> None:
     source, target = pair
-    handler = loaded_handler(models["mbart"], src_lang=source, tgt_lang=target, max_new_tokens=4, num_beams=1)
+    handler = handler_of(models["mbart"], src_lang=source, tgt_lang=target, max_new_tokens=4, num_beams=1)
     tokenizer = handler.loaded.processor
     assert encoded(handler, "good film")[-2:] == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(source)]
     assert encoded(handler, "good " * 300)[-1] == tokenizer.convert_tokens_to_ids(source)
-    for found in predictions(handler, TEXTS):
+    for found in predictions(handler, text=TEXTS):
         assert found["tokens"][0] == tokenizer.convert_tokens_to_ids(target)
         assert target not in found["text"]
 
 
 def test_jobs_of_two_languages_share_a_model(models: dict[str, Path]) -> None:
-    device = pick_device()
-    loaded = Translation.load(models["mbart"], device, torch.float32)
-    pairs = [Params(src_lang="de_DE", tgt_lang="en_XX"), Params(src_lang="fr_XX", tgt_lang="en_XX")]
-    handlers = [Translation(loaded, params, parse_spec(SPEC | {"params": params.model_dump()})) for params in pairs]
+    loaded = load(TASK, models["mbart"])
+    handlers = [handler_on(TASK, loaded, src_lang=language, tgt_lang="en_XX") for language in ("de_DE", "fr_XX")]
     ends = [encoded(handler, "good")[-1] for handler in (*handlers, *handlers)]
     assert ends == loaded.processor.convert_tokens_to_ids(["de_DE", "fr_XX"] * 2)
 
@@ -136,7 +127,7 @@ def test_languages_that_the_model_lacks_are_refused(
     architecture: str, languages: dict[str, str], says: str, models: dict[str, Path]
 ) -> None:
     with pytest.raises(Permanent) as error:
-        loaded_handler(models[architecture], **languages)
+        handler_of(models[architecture], **languages)
     assert error.value.code == "bad_params"
     assert says in str(error.value)
 
@@ -156,6 +147,4 @@ def test_one_language_needs_both_where_several_pairs_end_in_it() -> None:
     ],
 )
 def test_a_bad_parameter_is_named(params: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(SpecError) as error:
-        parse_spec(SPEC | {"params": params})
-    assert says in {p.field: p.message for p in error.value.problems}[field]
+    assert says in problems(TASK, params)[field]

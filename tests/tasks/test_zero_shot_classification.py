@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import pipeline
 
 from jobs.settings import Settings
 from schemas.errors import Permanent
@@ -17,17 +16,13 @@ from schemas.tasks.zero_shot_classification import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_embeddings import make_nli
 from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, close, loaded_handler, predictions, problems, run_case
+from tests.tasks.conformance import Case, a_few, any_text, close, run_case
+from tests.tasks.handlers import loaded_handler, pieces_of, predictions, problems, reference_pipeline
 from tests.texts import ODD, sentences
 from workers.handler import Handler
 
 SCHEMA = "1:b30299903cfe"
 LABELS = ["good film", "bad battery", "night shift", "the long model of a table row"]
-
-
-@cache
-def reference_pipeline(model: Path) -> Any:
-    return pipeline("zero-shot-classification", model=str(model), device="cpu")
 
 
 def reference(model: Path, text: str, labels: list[str] = LABELS, **options: Any) -> dict[str, Any]:
@@ -39,7 +34,7 @@ def reference(model: Path, text: str, labels: list[str] = LABELS, **options: Any
 def _reference(model: Path, text: str, labels: tuple[str, ...], chosen: tuple[Any, ...]) -> dict[str, Any]:
     options = dict(chosen)
     template = options.get("hypothesis_template", "This example is {}.")
-    run = reference_pipeline(model)
+    run = reference_pipeline(TASK, model)
     if text:
         found = run(text, list(labels), **options)
     else:  # the pipeline turns an empty text away at its door; these are the steps behind that
@@ -65,12 +60,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def handler_of(model: Path, labels: list[str] = LABELS, **params: Any) -> Handler[Any]:
-    return loaded_handler(TASK, model, {"labels": labels} | params)
-
-
-def answers(handler: Handler[Any], texts: list[str]) -> list[dict[str, Any]]:
-    """Predictions of texts in one batch."""
-    return predictions(handler, [{"text": text} for text in texts])
+    return loaded_handler(TASK, model, labels=labels, **params)
 
 
 @pytest.fixture(scope="module", params=["bert", "bart"])
@@ -117,7 +107,7 @@ def test_the_configuration_names_entailment(
     warned = [record.levelno for record in caplog.records if record.message == "no_entailment_label"]
     assert warned == ([logging.WARNING] if names[0] == "no" else [])
     for text in sentences(5):
-        assert same(answers(handler, [text])[0], reference(model, text, multi_label=multi_label))
+        assert same(predictions(handler, text=[text])[0], reference(model, text, multi_label=multi_label))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +139,7 @@ def test_a_hypothesis_without_room_for_text_is_refused(model: Path) -> None:
 def test_a_text_is_cut_for_the_longest_hypothesis_only(model: Path) -> None:
     """Of texts that grow by a word there is one that only the longer hypothesis leaves no room for."""
     handler = handler_of(model, labels=["a", "a long model"])
-    blocks = handler.prepare([{"text": "good " * count} for count in range(1, MAX_LENGTH + 1)])
+    blocks = pieces_of(handler, text=["good " * count for count in range(1, MAX_LENGTH + 1)])
     cuts = [(short.notes, long.notes) for short, long in blocks]
     assert sorted(set(cuts)) == [(False, False), (False, True), (True, True)]
     assert cuts == sorted(cuts)
@@ -161,7 +151,7 @@ def test_a_text_is_cut_for_the_longest_hypothesis_only(model: Path) -> None:
 def test_end_tokens_in_a_text_leave_its_neighbours_alone(tmp_path: Path) -> None:
     model = make_nli(tmp_path, "bart")
     texts = ["good film", "</s> bad film", "night </s> shift </s>", "dull"]
-    for text, found in zip(texts, answers(handler_of(model), texts), strict=True):
+    for text, found in zip(texts, predictions(handler_of(model), text=texts), strict=True):
         assert same(found, reference(model, text))
 
 
@@ -173,5 +163,5 @@ def handler(model: Path) -> Handler[Any]:
 @given(st.lists(any_text, min_size=1, max_size=8))
 @a_few
 def test_any_unicode_at_any_length(model: Path, handler: Handler[Any], texts: list[str]) -> None:
-    for text, found in zip(texts, answers(handler, texts), strict=True):
+    for text, found in zip(texts, predictions(handler, text=texts), strict=True):
         assert same(found, reference(model, text))

@@ -1,12 +1,13 @@
 """Times of Whisper's tokens, against the functions of Transformers for one transcript."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers.modeling_outputs import ModelOutput
 from transformers.models.whisper.generation_whisper import WhisperGenerationMixin, _dynamic_time_warping
+from transformers.utils.generic import ModelOutput
 
 from workers.alignment import _warp, token_times
 
@@ -35,8 +36,10 @@ def test_the_times_are_theirs(tokens: int, frames: int) -> None:
     random = torch.Generator().manual_seed(3)
     seen = tuple(torch.rand(1, 2, 4 + tokens, 50, generator=random) for _ in range(2))
     heads = [[0, 1], [1, 0]]
-    made = ModelOutput(cross_attentions=(seen,), sequences=torch.zeros(1, 5 + tokens, dtype=torch.int64))
+    output: Any = ModelOutput
+    made = output(cross_attentions=(seen,), sequences=torch.zeros(1, 5 + tokens, dtype=torch.int64))
     with warnings.catch_warnings(action="ignore"):  # of no places
-        theirs = Model()._extract_token_timestamps(made, heads, num_frames=torch.tensor([frames]), num_input_ids=4)
+        model: Any = Model()
+        theirs = model._extract_token_timestamps(made, heads, num_frames=torch.tensor([frames]), num_input_ids=4)
     weights = torch.stack([seen[layer][0, head] for layer, head in heads])[:, 4:, : frames // 2]
     assert torch.equal(token_times(weights, 3), theirs[0, 4:])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -152,7 +153,7 @@ def test_what_is_no_sound(data: bytes, code: str) -> None:
 
 
 def test_a_video_without_sound() -> None:
-    out = sound.BytesIO()
+    out = BytesIO()
     with av.open(out, "w", format="mp4") as target:
         stream = target.add_stream("mpeg4", rate=10, width=64, height=64, pix_fmt="yuv420p")
         target.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((96, 64), np.uint8), format="yuv420p")))

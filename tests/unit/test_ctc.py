@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers.pipelines.automatic_speech_recognition import rescale_stride
+from transformers.pipelines import automatic_speech_recognition
 
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.automatic_speech_recognition import Params
@@ -15,6 +15,9 @@ from tests.media import sounds
 from workers.chunks import Span
 from workers.ctc import CtcRecognizer, check_ctc
 from workers.tasks.automatic_speech_recognition import AutomaticSpeechRecognition
+
+#: Transformers' own, which has no types.
+rescale_stride: Any = automatic_speech_recognition.rescale_stride
 
 
 @pytest.fixture(scope="module", params=["group", "layer"])

@@ -106,8 +106,7 @@ def test_a_shard_is_found_in_its_row_group(tmp_path: Any) -> None:
             writer.write_batch(to_batch(group, schema))
     file = pq.ParquetFile(tmp_path / "plan")
     for number in range(20):
-        group = find_row_group(file.metadata, number)
-        assert number in file.read_row_group(group)["shard"].to_pylist()
+        assert number in file.read_row_group(find_row_group(file.metadata, number))["shard"].to_pylist()
     assert find_row_group(file.metadata, 20) is None
     assert find_row_group(file.metadata, -1) is None
 

@@ -25,8 +25,8 @@ def shards(draw: st.DrawFn) -> tuple[Shard, list[int]]:
         if draw(st.booleans()):
             slices.append(part(f"o{n}", OBJECT, 0, 1))
         else:
-            start, rows = draw(st.integers(0, 9)), draw(st.integers(0, 9))
-            slices.append(part(f"f{n // 2}", n, start, rows, source_row=100 * n + start))
+            start, count = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+            slices.append(part(f"f{n // 2}", n, start, count, source_row=100 * n + start))
     total = sum(s.rows for s in slices)
     rows = sorted(draw(st.sets(st.integers(0, total - 1)))) if total else []
     return Shard(shard=0, slices=tuple(slices), rows=total, bytes=total * 7), rows

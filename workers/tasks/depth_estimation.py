@@ -18,7 +18,7 @@ from schemas.errors import Permanent, RecordError
 from schemas.tasks.depth_estimation import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.loading import load_model
-from workers.vision import cost, encode, in_equal_shapes, load_processor, probe
+from workers.vision import in_equal_shapes, load_processor, piece_of, probe
 
 #: What image processors make the final depth of; the second is DepthPro's scale.
 _FIELDS = ("predicted_depth", "field_of_view")
@@ -46,8 +46,7 @@ class DepthEstimation(Handler[Params]):
     def _pieces(self, record: Record) -> Iterator[Piece]:
         image = record["image"].rgb()
         self._check_size(*image.size)
-        inputs = encode(self.loaded.processor, image)
-        yield Piece(inputs, cost(inputs), notes=image.size)
+        yield piece_of(self.loaded, image)
 
     def _check_size(self, width: int, height: int) -> None:
         """Refuse what a model without a size of its own would need too much memory for."""

@@ -1,6 +1,6 @@
 """image-classification: a forward pass over a picture, then the best labels."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from schemas.tasks.image_classification import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.labels import best_labels, score_function, scores
 from workers.loading import load_model
-from workers.vision import cost, encode, in_equal_shapes, load_processor, probe
+from workers.vision import in_equal_shapes, load_processor, prepare, probe
 
 
 class ImageClassification(Handler[Params]):
@@ -29,13 +29,8 @@ class ImageClassification(Handler[Params]):
         probe(loaded)
         return loaded
 
-    def prepare(self, records: Sequence[Record]) -> list[Iterable[Piece]]:
-        return [self._pieces(record) for record in records]
-
-    def _pieces(self, record: Record) -> Iterator[Piece]:
-        image = record["image"].rgb()
-        inputs = encode(self.loaded.processor, image)
-        yield Piece(inputs, cost(inputs), notes=image.size)
+    def prepare(self, records: Sequence[Record]) -> list[Iterator[Piece]]:
+        return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
         """Logits of shape (labels,) for each piece."""

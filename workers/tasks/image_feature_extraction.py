@@ -1,6 +1,6 @@
 """image-feature-extraction: a forward pass over a picture without its model's head, then one vector of its many."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from schemas.job import JobSpec
 from schemas.tasks.image_feature_extraction import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.loading import load_model
-from workers.vision import cost, encode, in_equal_shapes, load_processor, probe
+from workers.vision import in_equal_shapes, load_processor, prepare, probe
 
 #: What the parameters of a class token are called in Transformers' models.
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
@@ -60,12 +60,8 @@ class ImageFeatureExtraction(Handler[Params]):
         loaded = Loaded(load_model(AutoModelForImageFeatureExtraction, folder, device, dtype), processor, device, dtype)
         return PictureEncoder(loaded.model, processor, device, dtype, _poolings(loaded))
 
-    def prepare(self, records: Sequence[Record]) -> list[Iterable[Piece]]:
-        return [self._pieces(record) for record in records]
-
-    def _pieces(self, record: Record) -> Iterator[Piece]:
-        inputs = encode(self.loaded.processor, record["image"].rgb())
-        yield Piece(inputs, cost(inputs))
+    def prepare(self, records: Sequence[Record]) -> list[Iterator[Piece]]:
+        return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
         """Vectors of shape (width,) for each piece, not normalised."""

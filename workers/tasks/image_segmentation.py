@@ -18,7 +18,7 @@ from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.loading import load_model
 from workers.masks import Mask, masks, require_pycocotools
 from workers.segments import Size, class_planes, instance_map, on_canvas, panoptic_map, runs, semantic_map
-from workers.vision import cost, encode, in_equal_shapes, load_processor
+from workers.vision import in_equal_shapes, load_processor, prepare
 
 #: Image processors of models that find segments by queries, by how their names begin, with the size that they first
 #: bring the masks to, whatever the model's. Of other models each class has a plane of logits.
@@ -54,12 +54,7 @@ class ImageSegmentation(Handler[Params]):
         return Loaded(load_model(auto, folder, device, dtype), processor, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[Iterator[Piece]]:
-        return [self._pieces(record) for record in records]
-
-    def _pieces(self, record: Record) -> Iterator[Piece]:
-        image = record["image"].rgb()
-        inputs = encode(self.loaded.processor, image)
-        yield Piece(inputs, cost(inputs), notes=image.size)
+        return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
         """For each picture the runs of a map of its segments, and what else its subtask needs: see `workers.segments`.

@@ -16,7 +16,7 @@ from schemas.errors import Permanent, RecordError
 from schemas.tasks.object_detection import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.loading import load_model
-from workers.vision import cost, encode, in_equal_shapes, load_processor
+from workers.vision import in_equal_shapes, load_processor, prepare
 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -35,12 +35,7 @@ class ObjectDetection(Handler[Params]):
         return Loaded(load_model(AutoModelForObjectDetection, folder, device, dtype), processor, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[Iterator[Piece]]:
-        return [self._pieces(record) for record in records]
-
-    def _pieces(self, record: Record) -> Iterator[Piece]:
-        image = record["image"].rgb()
-        inputs = encode(self.loaded.processor, image)
-        yield Piece(inputs, cost(inputs), notes=image.size)
+        return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
         """For each picture the `logits` of its queries, (queries, labels), and `boxes`, (queries, 4), of 0 to 1."""
