@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     grace_s: float = Field(30, gt=0, description="Seconds a stopping worker has to put its shard back.")
     max_lost: int = Field(4, ge=1, description="How often a shard may lose its worker over no record in particular.")
     max_killers: int = Field(8, ge=1, description="Records of a shard that may end its worker, each an error row.")
+    max_lost_shards: int = Field(
+        5, ge=1, description="Shards given up in a row for lost workers, none done in between, that fail their job."
+    )
     record_timeout_s: float = Field(300, gt=0, description="Seconds of a step on one record; four times that on many.")
     process_memory_gb: float | None = Field(None, gt=0, description="Resident size of a worker process at most.")
     rebuild: bool = Field(True, description="Whether a worker that finds a new Redis enters the catalog's jobs.")
@@ -79,8 +82,8 @@ class Settings(BaseSettings):
     def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None or not url.get_secret_value():
             return None
-        parts = urlsplit(url.get_secret_value())
-        try:
+        try:  # what these raise quotes the URL
+            parts = urlsplit(url.get_secret_value())
             right = parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or parts.port > 0)
         except ValueError:
             right = False
@@ -152,9 +155,10 @@ class Settings(BaseSettings):
         return self.tokens_file.expanduser().absolute() if self.tokens_file else self.home_dir / "tokens.json"
 
     @property
-    def losses(self) -> tuple[int, int]:
-        """How often a shard may lose its worker: over no record in particular, and over records that it had named."""
-        return self.max_lost, 2 * self.max_killers
+    def losses(self) -> tuple[int, int, int]:
+        """How often a shard may lose its worker: over no record in particular, and over records that it had named; and
+        how many shards in a row a job may lose so."""
+        return self.max_lost, 2 * self.max_killers, self.max_lost_shards
 
     @property
     def silence_s(self) -> float:

@@ -6,7 +6,7 @@ let_go(id, shard, ARGV[3])
 if redis.call('SETBIT', job_key(id, 'done'), shard, 1) == 0 then
   redis.call('HINCRBY', job_key(id), 'done', 1)
   redis.call('HINCRBY', job_key(id), 'rows_done', ARGV[4])
-  redis.call('HDEL', job_key(id), 'load_deaths')
+  redis.call('HDEL', job_key(id), 'load_deaths', 'given_up')
   redis.call('HDEL', job_key(id, 'failed'), shard)
   redis.call('HDEL', job_key(id, 'lost'), shard)
   redis.call('HDEL', job_key(id, 'tries'), shard)

@@ -2,7 +2,8 @@
 -- Redis's own clock, so that no worker's clock matters. Keys, all under "nightshift:":
 --   job:{id}           hash: status, task, output, shards, rows, next (the first shard never handed out), counts, error,
 --                      priority, tenant, model; turns (shards handed out, see take.lua), last (when the last one was),
---                      entered (when it was entered into this Redis), load_deaths (workers lost in a row over its model)
+--                      entered (when it was entered into this Redis);
+--                      of those since a shard was last committed: load_deaths (workers lost over its model), given_up (shards)
 --   job:{id}:done      bitmap of committed shards          job:{id}:failed   hash shard -> error (JSON)
 --   job:{id}:again     list of shards to release again     job:{id}:held     hash shard -> attempt that holds its lease
 --   job:{id}:live      hash shard -> rows done so far      job:{id}:errors   hash error code -> error rows
@@ -163,10 +164,26 @@ local function lose_loading(id, why, most)
   end
 end
 
+-- Gives the shard up; where as many in a row were as `most` the job is at fault, or its workers, and fails.
+local function give_up(id, shard, why, deaths, most)
+  local code = why == 'lease_expired' and 'worker_lost' or why
+  fail_shard(id, shard, cjson.encode({
+    code = code, message = 'the worker was lost ' .. deaths .. ' times while it ran this shard'
+  }))
+  local shards = redis.call('HINCRBY', job_key(id), 'given_up', 1)
+  if shards >= tonumber(most) then
+    halt(id, 'failing', cjson.encode({
+      code = code,
+      message = shards .. ' shards in a row lost their worker too often, and none was done in between; the last: '
+        .. deaths .. ' times (' .. why .. ')'
+    }))
+  end
+end
+
 -- The worker that held this shard's lease is gone: the shard is released again, or given up where its workers were lost
 -- too often, be it over no rows that they named or over as many as `named` allows. That a model can't be loaded is no
 -- fault of the shard.
-local function lose(id, shard, why, unnamed, named)
+local function lose(id, shard, why, unnamed, named, most_shards)
   local at = redis.call('HGET', job_key(id, 'at'), shard) or ''
   local start, stop = at:match('^(%d+)-(%d+)$')
   for _, part in ipairs({'held', 'live', 'at'}) do redis.call('HDEL', job_key(id, part), shard) end
@@ -182,10 +199,7 @@ local function lose(id, shard, why, unnamed, named)
   for _, death in ipairs(deaths) do with_rows = with_rows + (death[2] and 1 or 0) end
   redis.call('HSET', job_key(id, 'lost'), shard, cjson.encode(deaths))
   if #deaths - with_rows >= tonumber(unnamed) or with_rows > tonumber(named) then
-    fail_shard(id, shard, cjson.encode({
-      code = why == 'lease_expired' and 'worker_lost' or why,
-      message = 'the worker was lost ' .. #deaths .. ' times while it ran this shard'
-    }))
+    give_up(id, shard, why, #deaths, most_shards)
   else
     again(id, shard)
   end

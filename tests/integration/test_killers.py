@@ -151,6 +151,34 @@ def test_a_model_that_ends_the_worker_that_loads_it_fails_the_job(
     assert "lost 4 times in a row while it loaded the model (memory_exceeded)" in manifest.error.message
 
 
+def test_shards_given_up_in_a_row_fail_the_job(house: House, classifier: Path, texts: Path) -> None:
+    """Where every shard loses its workers, the job isn't taken through all of them; one that is done breaks the row."""
+    job = submit(house, classifier, texts, shard={"rows": 5})
+    orders = [
+        ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=20) for shard in range(20)
+    ]
+
+    def give_up(order: ShardOrder) -> None:
+        for _ in range(house.settings.max_lost):
+            assert house.state.claim(order, "dies") == "claimed"
+            assert house.state.lost(order, "dies", Loss.MEMORY_EXCEEDED)[0]
+
+    for order in orders[:4]:
+        give_up(order)
+    house.state.claim(orders[4], "works")
+    house.state.commit(orders[4], "works", 5, {})
+    for order in orders[5:9]:
+        give_up(order)
+    assert house.state.status(job.id) is JobStatus.RUNNING
+    give_up(orders[9])
+    assert house.state.status(job.id) is JobStatus.FAILING
+    manifest = house.finish(job)
+    assert manifest.error is not None
+    assert manifest.error.code == "memory_exceeded"
+    assert manifest.error.message.startswith("5 shards in a row lost their worker too often")
+    assert len(manifest.lost) == 9
+
+
 def test_deaths_over_a_model_that_others_can_load_count_nothing(house: House, classifier: Path, texts: Path) -> None:
     """One worker with too little memory fails no job that others work on, nor one that got on in between."""
     job = submit(house, classifier, texts, shard={"rows": 10})
