@@ -1,7 +1,7 @@
 """Logs: one line an event, `key=value` for people or JSON for machines, on standard error.
 
 An event's name is its message. Names that every line of an attempt shares (job, shard, attempt, task, model) are
-bound once by `bound` and added here.
+bound once by `bound` and added here. What looks like a secret is masked, in other libraries' lines too.
 """
 
 import json
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from schemas.masking import masked
 
 _bound: ContextVar[dict[str, Any]] = ContextVar("_bound", default={})  # noqa: B039 (never mutated)
 
@@ -47,8 +49,8 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         if self._json:
-            return json.dumps(fields, default=str)
-        return " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+            return masked(json.dumps(fields, default=str))
+        return masked(" ".join(f"{key}={_quoted(value)}" for key, value in fields.items()))
 
 
 def _quoted(value: Any) -> str:
@@ -72,6 +74,9 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
         "urllib3",
         "s3transfer",
         "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
         "filelock",
         "huggingface_hub",
     ):

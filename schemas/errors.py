@@ -13,10 +13,13 @@
     └── Interrupted            the attempt ends without an outcome; its shard goes back
         ├── LeaseLost, ShuttingDown, JobEnded
 
-Foreign errors (botocore, pyarrow, redis, torch, OSError) are translated once, where they enter.
+Foreign errors (botocore, pyarrow, redis, torch, OSError) are translated once, where they enter. A message quotes what
+was wrong, and ends in logs, manifests and answers: what looks like a secret in it is masked as it is made.
 """
 
 from dataclasses import dataclass
+
+from schemas.masking import masked
 
 
 class NightshiftError(Exception):
@@ -25,8 +28,8 @@ class NightshiftError(Exception):
     code = "error"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = masked(message)
+        super().__init__(self.message)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Problem:
 
     field: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", masked(self.message))
 
 
 class SpecError(NightshiftError):

@@ -11,17 +11,21 @@ from pydantic import (
     ConfigDict,
     Field,
     HttpUrl,
-    PositiveInt,
+    StrictFloat,
+    StrictInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from schemas.errors import Problem, SpecError
+from schemas.masking import shown
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
 
 Uri = Annotated[str, Field(min_length=1)]
+#: Strict, as all numbers here: "5" and true are none, as the JSON Schema has it.
+Count = Annotated[StrictInt, Field(gt=0)]
 
 
 class Strict(BaseModel):
@@ -53,12 +57,26 @@ class OutputSpec(Strict):
 
 
 class ShardSpec(Strict):
-    rows: PositiveInt | None = Field(None, description="Records a shard at most; null plans about a minute of work.")
-    bytes: PositiveInt | None = Field(None, description="Uncompressed input bytes a shard at most.")
+    rows: Count | None = Field(None, description="Records a shard at most; null plans about a minute of work.")
+    bytes: Count | None = Field(None, description="Uncompressed input bytes a shard at most.")
+
+
+#: Keys of a spec that may be left empty, which YAML reads as null: they mean their defaults.
+_MAY_BE_EMPTY = ("params", "shard", "labels")
+
+
+def _or_null(schema: dict[str, Any]) -> None:
+    """Write down in the spec's JSON Schema which keys may be null."""
+    for name in _MAY_BE_EMPTY:
+        said = schema["properties"][name]
+        beside = {key: said.pop(key) for key in ("title", "description", "default") if key in said}
+        schema["properties"][name] = {"anyOf": [said, {"type": "null"}]} | beside
 
 
 class JobSpec(Strict):
     """One task, one model at one revision, one input, one output location."""
+
+    model_config = ConfigDict(json_schema_extra=_or_null)
 
     task: str = Field(description="An id of the task catalogue.")
     model: str = Field(min_length=1, description="Hub id, `s3://` prefix or local folder.")
@@ -67,24 +85,23 @@ class JobSpec(Strict):
     output: OutputSpec
     params: dict[str, Any] = Field(default_factory=dict, description="The task's own parameters.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Literal["auto"] | PositiveInt = Field(
+    batch_size: Literal["auto"] | Count = Field(
         "auto", description="`auto` batches by cost; a number caps the records of a batch."
     )
-    seed: int = Field(0, ge=0)
+    seed: StrictInt = Field(0, ge=0)
     shard: ShardSpec = ShardSpec()
-    max_errors: int | float | None = Field(
+    max_errors: StrictInt | StrictFloat | None = Field(
         None,
         ge=0,
         description="Fail the job above this many error rows: 100, or 0.01 as a share; null never does.",
     )
-    priority: int = Field(5, ge=0, le=9, description="0 last … 9 first.")
+    priority: StrictInt = Field(5, ge=0, le=9, description="0 last … 9 first.")
     labels: dict[str, str] = Field(default_factory=dict)
     notify: HttpUrl | None = Field(None, description="A URL that gets a signed POST when the job ends.")
 
-    @field_validator("params", "shard", "labels", mode="before")
+    @field_validator(*_MAY_BE_EMPTY, mode="before")
     @classmethod
     def _empty(cls, value: Any) -> Any:
-        """A key left empty in YAML is null, and means its default."""
         return {} if value is None else value
 
     @field_validator("input", "output", mode="before")
@@ -234,7 +251,7 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str,
         elif item["type"] == "missing":
             message = "is required"
         else:
-            message = f"{item['msg']}, not {item['input']!r}"
+            message = f"{item['msg']}, not {shown(item['input'])}"
         name = ".".join([*prefix, *path])
         found[name] = f"{found[name]}, or {message}" if name in found else message
     return [Problem(name, message) for name, message in found.items()]
@@ -259,7 +276,7 @@ def spec_json_schema() -> dict[str, Any]:
     schema["allOf"] = [
         {
             "if": {"properties": {"task": {"enum": [task.id, *task.aliases]}}},
-            "then": {"properties": {"params": task.params.model_json_schema()}},
+            "then": {"properties": {"params": {"anyOf": [task.params.model_json_schema(), {"type": "null"}]}}},
         }
         for task in tasks.values()
     ]

@@ -2,10 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from schemas.job import Parent, ResolvedModel
+from schemas.masking import masked
 
 
 class JobStatus(StrEnum):
@@ -31,7 +33,8 @@ class ErrorInfo(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     code: str
-    message: str
+    #: Masked, since it may be that of an error that isn't ours.
+    message: Annotated[str, AfterValidator(masked)]
 
 
 class Part(BaseModel):

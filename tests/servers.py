@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import boto3
 import redis
@@ -21,7 +22,8 @@ from jobs.embedded import redis_server
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-S3_ENV = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+#: The key has what AWS's have, and what URLs and passwords in them stumble over.
+S3_ENV = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "s3/Secret+Key/0", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def free_ports(count: int) -> list[int]:
@@ -64,12 +66,14 @@ def running(
 
 
 @contextmanager
-def redis_at(folder: Path, port: int | None = None) -> Iterator[str]:
-    """The URL of an empty Redis, on this port or a free one."""
+def redis_at(folder: Path, port: int | None = None, password: str | None = None) -> Iterator[str]:
+    """The URL of an empty Redis, on this port or a free one; with a password where one is given."""
     port = port or free_ports(1)[0]
-    command = [str(redis_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with running(command, dict(os.environ), folder / "redis.log") as server:
-        client = redis.Redis(port=port)
+    config = folder / "redis.conf"  # where no list of processes shows the password
+    config.write_text(f'requirepass "{password}"\n' if password else "")
+    command = [str(redis_server()), str(config), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with running([*command, "--dir", str(folder)], dict(os.environ), folder / "redis.log") as server:
+        client = redis.Redis(port=port, password=password)
 
         def up() -> bool:
             assert server.poll() is None, (folder / "redis.log").read_text()
@@ -80,7 +84,8 @@ def redis_at(folder: Path, port: int | None = None) -> Iterator[str]:
 
         wait_for("Redis answers", up)
         client.close()
-        yield f"redis://127.0.0.1:{port}/0"
+        user = f":{quote(password, safe='')}@" if password else ""
+        yield f"redis://{user}127.0.0.1:{port}/0"
 
 
 def weed() -> str:

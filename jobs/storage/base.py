@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from jobs.settings import Settings
 from schemas.errors import NightshiftError, SpecError
+from schemas.masking import has_secret
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Store(Protocol):
     def list(self, prefix: str) -> Iterator[ObjectInfo]: ...
     def open(self, info: ObjectInfo) -> PinnedReader: ...
     def read(self, uri: str) -> bytes: ...
+    def content(self, info: ObjectInfo) -> str: ...
     def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo: ...
     def refuses_overwrite(self, uri: str) -> bool: ...
 
@@ -89,13 +91,18 @@ class Store(Protocol):
 def normalized(uri: str, field: str) -> str:
     """A URI as Nightshift writes it: `s3://bucket/key`, or an absolute local path; a trailing slash stays.
 
-    Raises SpecError, naming `field`, for any other scheme.
+    Raises SpecError, naming `field`, for any other scheme, and for a URI with a password or a signature in it, which
+    would be kept with the job.
     """
     scheme = urlsplit(uri).scheme if "://" in uri else ""
     if scheme == "s3":
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not bucket:
             raise SpecError.of(field, f"{uri!r} names no bucket; write s3://BUCKET/PREFIX/")
+        if has_secret(uri):
+            raise SpecError.of(
+                field, f"{uri!r} has credentials in it; write s3://BUCKET/KEY alone, they come from AWS's own settings"
+            )
         # Some stores and proxies would resolve them, behind every check of a prefix; some decode first, or twice.
         if {".", ".."} & {part for text in _decoded(uri) for part in text.split("/")}:
             raise SpecError.of(field, f"{uri!r} has a '.' or '..' in its path; write the location out")

@@ -53,6 +53,8 @@ def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch
     [
         ("REDIS_URL", "foo", "not a Redis URL"),
         ("REDIS_URL", "http://x", "not a Redis URL"),
+        ("REDIS_URL", "redis://:[hunter2]@host", "not a Redis URL"),
+        ("REDIS_URL", "redis://:hunter2\u2100@host", "not a Redis URL"),
         ("REDIS_URL", "redis://x:abc", "not a Redis URL"),
         ("ALLOWED_INPUTS", "s3://raw/", "lists are written as JSON"),
         ("HOME", "", "names no folder"),

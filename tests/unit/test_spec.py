@@ -49,6 +49,8 @@ def test_an_alias_is_written_as_the_task() -> None:
         ({"input": {"uri": "x", "columns": {"txt": "y"}}}, "input.columns", "has no column 'txt'; it has text"),
         ({"dtype": "int8"}, "dtype", "'auto', 'float32'"),
         ({"priority": 11}, "priority", "less than or equal to 9"),
+        ({"priority": "5"}, "priority", "valid integer"),
+        ({"seed": True}, "seed", "valid integer"),
         ({"batch_size": 0}, "batch_size", "greater than 0"),
         ({"input": {"uri": []}}, "input.uri", "at least 1 item"),
         ({"params": {"top_k": True}}, "params.top_k", "valid integer, not True"),
@@ -91,5 +93,7 @@ def test_json_schema_has_each_task_and_its_parameters() -> None:
     schema = spec_json_schema()
     assert "text-classification" in schema["properties"]["task"]["enum"]
     (then,) = [case["then"] for case in schema["allOf"] if "ner" in case["if"]["properties"]["task"]["enum"]]
-    assert "stride" in then["properties"]["params"]["properties"]
+    params, empty = then["properties"]["params"]["anyOf"]
+    assert "stride" in params["properties"]
+    assert empty == {"type": "null"}
     assert set(schema["properties"]) == set(JobSpec.model_fields)

@@ -1,0 +1,55 @@
+"""Secrets taken out of text that people get to see: of a log, an error, a manifest, an answer.
+
+Errors quote what was sent, and people paste signed URLs and passwords into URIs. What the text is about stays readable.
+"""
+
+import re
+
+MASK = "***"
+
+#: Parameters of a URL that let whoever has them do something: signatures of AWS, Google and Azure, keys of webhooks.
+_PARAMETERS = (
+    r"x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid|policy"
+    r"|key-pair-id|(?:access|auth|api)?[-_]?(?:token|key)|pass(?:word|wd)?|(?:client[-_]?)?secret"
+)
+#: What is masked: a text without the word before a rule has nothing of it, which is found out much faster. Each stops
+#: after so many characters, so that none takes long over a text that was made to be slow.
+_RULES = tuple(
+    (hint, re.compile(pattern, re.IGNORECASE), replacement)
+    for hint, pattern, replacement in (
+        # scheme://user:password@host. The password may have slashes, as AWS's keys do. HOST:PORT/path@2 has none, nor
+        # has an ARN.
+        ("@", r"://(?!arn:)[^\s/@:'\"]{0,200}:(?!\d{0,5}/)[^\s@'\"]{0,400}@", f"://{MASK}@"),
+        ("@", r"://[^\s/@'\"]{1,400}@", f"://{MASK}@"),
+        # ?name=value, and the same inside another URL
+        ("=", rf"([?&;])({_PARAMETERS})=[^\s&;'\"\\<>]+", rf"\1\2={MASK}"),
+        ("%3d", rf"(%3F|%26)({_PARAMETERS})(%3D)(?:(?!%26)[^\s&;'\"\\<>])+", rf"\1\2\3{MASK}"),
+        ("aws4-hmac-sha256 ", r"AWS4-HMAC-SHA256\s[^\n'\"]*", f"AWS4-HMAC-SHA256 {MASK}"),
+        ("bearer", r"\bBearer\s+[\w.~+/=-]{16,}", f"Bearer {MASK}"),
+        ("nst_", r"\bnst_([0-9a-f]{1,32})_[\w-]{8,}", rf"nst_\1_{MASK}"),
+        ("hf_", r"\bhf_[a-z0-9]{16,}", f"hf_{MASK}"),
+    )
+)
+
+
+def masked(text: str) -> str:
+    """The text with whatever looks like a secret in it masked. Masking it again changes nothing."""
+    small = text.lower()
+    for hint, pattern, replacement in _RULES:
+        if hint in small:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def has_secret(text: str) -> bool:
+    """Whether there is anything in it to mask."""
+    return masked(text) != text
+
+
+def shown(value: object) -> str:
+    """A value that was sent where it doesn't belong, as a message quotes it: of a mapping or a list only what it is."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return masked(repr(value))
