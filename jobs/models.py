@@ -13,7 +13,7 @@ from typing import Any, Literal
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
-from jobs.storage.model_folder import file_names, folder_revision, model_files
+from jobs.storage.model_folder import folder_revision, model_files
 from schemas.errors import AccessDenied, NotFound, SpecError
 from schemas.job import JobSpec, ResolvedModel
 from schemas.task import Group, Task
@@ -63,13 +63,14 @@ def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> Resolv
 
 def _in_folder(source: str, storage: Storage) -> _Found:
     try:
-        names = file_names(storage, source)
+        listed = list(storage.list(source + "/"))
+        names = [info.uri.removeprefix(source + "/") for info in listed]
         if not names:
             raise SpecError.of("model", f"there is no model at {source!r}: no files")
         if "config.json" not in names:
             raise SpecError.of("model", f"{source!r} is not a Transformers model: it has no config.json")
         config = _parsed(storage.read(f"{source}/config.json"), source)
-        return _Found(names, config, folder_revision(list(model_files(storage, source))))
+        return _Found(names, config, folder_revision(list(model_files(storage, source, listed))))
     except (NotFound, AccessDenied) as error:
         raise SpecError.of("model", error.message) from None
 

@@ -3,7 +3,7 @@
 import getpass
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -40,14 +40,17 @@ class Accepted:
     manifest: Manifest | None
 
 
-def check_output(spec: JobSpec, storage: Storage) -> Accepted | None:
+def check_output(spec: JobSpec, storage: Storage, sees: Callable[[str], bool] = lambda tenant: True) -> Accepted | None:
     """The job that has the spec's output location, if it asks for the same. Needs no validated spec, so that a job
     that is done is found done even where its input or model is gone.
 
-    Raises SpecError where another job's results, or foreign data, lie there.
+    Raises SpecError where another job's results, or foreign data, lie there; who doesn't see the jobs of their tenant
+    isn't told whose.
     """
     output = spec.output.uri
     there = read_job(output, storage)
+    if there is not None and not sees(there.tenant):
+        raise SpecError.of("output.uri", f"{output!r} is not empty; name another location")
     if there is not None:
         return _same(there, spec, storage)
     foreign = next(iter(storage.list(output)), None)

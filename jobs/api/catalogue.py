@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from jobs.api.lanes import in_lane
 from jobs.api.problems import answers
 from jobs.api.service import Asked, Reading
 from jobs.api.shapes import ColumnView, TaskList, TaskView, WorkerList, WorkerView, WorkView
@@ -17,12 +18,14 @@ router = APIRouter(tags=["catalogue"])
 
 
 @router.get("/v1/tasks", responses=answers())
+@in_lane("look")
 def tasks(asked: Reading) -> TaskList:
     """The task catalogue."""
     return TaskList(tasks=[_view(task) for task in all_tasks().values()])
 
 
 @router.get("/v1/tasks/{id}", responses=answers(404))
+@in_lane("look")
 def task(asked: Reading, id: Annotated[str, Path(description="A task's id or alias.")]) -> TaskView:
     """A task, with JSON Schemas of its parameters and its prediction."""
     try:
@@ -47,6 +50,7 @@ def _view(task: Task) -> TaskView:
 
 
 @router.get("/v1/workers", responses=answers())
+@in_lane("look")
 def workers(asked: Reading) -> WorkerList:
     """The workers that have reported within the last minute, and what they have in hand of your jobs."""
     found = asked.service.ask(lambda state: state.workers())

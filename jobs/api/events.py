@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from jobs.api.jobs import Id
@@ -24,10 +23,20 @@ HEARTBEAT_S = 15.0
 #: Seconds after which a stream ends and its reader comes back: a token may have been revoked meanwhile.
 LONGEST_S = 3600.0
 
+_JOB = {"$ref": "#/components/schemas/JobView"}
+#: What `schema` says of a stream is said of each of its events, before OpenAPI 3.2.
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["progress", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _JOB},
+    },
+    "required": ["event", "data"],
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events `progress` and, last, `end`; the data of each is a job as `GET /v1/jobs` lists it.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 
@@ -38,7 +47,7 @@ async def events(asked: Reading, id: Id, request: Request) -> StreamingResponse:
 
     A reader that comes back gets the job as it stands then; nothing need be sent again.
     """
-    found = await run_in_threadpool(asked.service.job, id, asked.who)
+    found = await asked.service.find(id, asked.who)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     stream = _stream(asked, found, request)
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -51,7 +60,7 @@ async def _stream(asked: Asked, job: AcceptedJob, request: Request) -> AsyncIter
     yield "retry: 2000\n\n"
     while not shutdown.is_set() and time.monotonic() - begun < LONGEST_S:
         try:
-            view: JobView | None = await run_in_threadpool(asked.service.view, job)
+            view: JobView | None = await asked.service.look(job, asked.who)
         except NightshiftError:  # a store is away for a moment: the next look may go well
             view = None
         data = view.model_dump_json() if view is not None else last

@@ -1,22 +1,27 @@
 """One job: where it stands, and what can be done to it."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import Response as Plain
 
 from jobs.api.bodies import Body
+from jobs.api.lanes import in_lane
 from jobs.api.problems import Conflict, answers
-from jobs.api.service import Reading, Submitting
+from jobs.api.service import Asked, Reading, Submitting
 from jobs.api.shapes import JobDetail, Submitted
 from jobs.files import read_manifest
 from jobs.results import NotFinished
 from jobs.retry import accept_retry, nothing_to_retry
+from jobs.state import State
 from jobs.storage.base import normalized
 from jobs.submit import Found, enqueue
 from schemas.errors import SpecError
+from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, child
 from schemas.manifest import Manifest
+from schemas.masking import shown
 
 router = APIRouter(tags=["jobs"])
 
@@ -24,54 +29,67 @@ Id = Annotated[str, Path(description="A job's id.", examples=["20261120-031500-k
 
 
 @router.get("/v1/jobs/{id}", responses=answers(404))
-def job(asked: Reading, id: Id) -> JobDetail:
+async def job(asked: Reading, id: Id) -> JobDetail:
     """A job, and where it stands. While Redis is away, what storage knows of it."""
-    return asked.service.detail(asked.service.job(id, asked.who))
+    found = await asked.service.find(id, asked.who)
+    return JobDetail.with_spec(await asked.service.look(found, asked.who), found)
+
+
+def _changed(asked: Asked, id: str, change: Callable[[State, AcceptedJob], bool], otherwise: str) -> JobDetail:
+    """The job after a change. Raises Conflict for one that has ended, and `otherwise` where it couldn't be made."""
+    service = asked.service
+    found = service.job(id, asked.who)
+    service.unfinished(found)
+    if not service.ask(lambda state: change(state, found)):
+        raise Conflict(f"job {id} {otherwise}")
+    return service.detail(found)
 
 
 @router.post("/v1/jobs/{id}:cancel", status_code=202, responses=answers(404, 409))
+@in_lane("look")
 def cancel(asked: Submitting, id: Id) -> JobDetail:
     """Stop a job. Workers leave it at their next batch; the parts that are done stay, named by its manifest."""
-    service = asked.service
-    found = service.job(id, asked.who)
-    service.unfinished(found)
-    if not service.ask(lambda state: state.cancel(found.id)):
-        raise Conflict(f"job {id} is not under way, or is being stopped already")
-    service.broker.finish_job(found.id, found.output)
-    return service.detail(found)
+
+    def stop(state: State, job: AcceptedJob) -> bool:
+        stopped = state.cancel(job.id)
+        if stopped:
+            asked.service.broker.finish_job(job.id, job.output)
+        return stopped
+
+    return _changed(asked, id, stop, "is not under way, or is being stopped already")
 
 
 @router.post("/v1/jobs/{id}:pause", status_code=202, responses=answers(404, 409))
+@in_lane("look")
 def pause(asked: Submitting, id: Id) -> JobDetail:
     """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished."""
-    service = asked.service
-    found = service.job(id, asked.who)
-    service.unfinished(found)
-    if not service.ask(lambda state: state.pause(found.id)):
-        raise Conflict(f"job {id} is not under way, or paused already")
-    return service.detail(found)
+    return _changed(asked, id, lambda state, job: state.pause(job.id), "is not under way, or paused already")
 
 
 @router.post("/v1/jobs/{id}:continue", status_code=202, responses=answers(404, 409))
+@in_lane("look")
 def continue_(asked: Submitting, id: Id) -> JobDetail:
     """Let a paused job go on."""
-    service = asked.service
-    found = service.job(id, asked.who)
-    service.unfinished(found)
-    if not service.ask(lambda state: state.unpause(found.id)):
-        raise Conflict(f"job {id} is not paused")
-    service.ask(lambda state: service.broker.release(state, found.spec.task_schema))
-    return service.detail(found)
+
+    def go_on(state: State, job: AcceptedJob) -> bool:
+        paused = state.unpause(job.id)
+        if paused:
+            asked.service.broker.release(state, job.spec.task_schema)
+        return paused
+
+    return _changed(asked, id, go_on, "is not paused")
 
 
 @router.post("/v1/jobs/{id}:resume", status_code=202, responses=answers(404, 409))
+@in_lane("look")
 def resume(asked: Submitting, id: Id) -> JobDetail:
     """Go on with a job that Redis has forgotten: only what is missing is run. One under way goes on as it is."""
-    service = asked.service
-    found = service.job(id, asked.who)
-    service.unfinished(found)
-    service.ask(lambda state: enqueue(found, state, service.broker))
-    return service.detail(found)
+
+    def enter(state: State, job: AcceptedJob) -> bool:
+        enqueue(job, state, asked.service.broker)
+        return True  # one that Redis knows goes on as it is
+
+    return _changed(asked, id, enter, "")
 
 
 _RETRY: dict[str, Any] = {
@@ -80,7 +98,7 @@ _RETRY: dict[str, Any] = {
         "content": {
             "application/json": {
                 "schema": {
-                    "type": "object",
+                    "type": ["object", "null"],
                     "properties": {
                         "output": {
                             "type": "string",
@@ -99,6 +117,7 @@ _RETRY: dict[str, Any] = {
 @router.post(
     "/v1/jobs/{id}:retry", status_code=202, responses=answers(400, 404, 409, 413, 415, 422), openapi_extra=_RETRY
 )
+@in_lane("submit")
 def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitted:
     """Run the records of an ended job that have an error once more, and what it lost, as a job of its own."""
     service = asked.service
@@ -108,11 +127,10 @@ def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitte
     if manifest is not None and nothing_to_retry(manifest):
         raise Conflict(f"nothing to retry: every record of job {id} has an answer")
     service.ask(lambda state: state.ping())
-    with service.one_more(asked.who):
-        service.check_quota(asked.who)
-        accepted = accept_retry(parent, output, service.storage, service.settings_for(asked.who))
-        if accepted.found is not Found.ENDED:
-            service.ask(lambda state: enqueue(accepted.job, state, service.broker))
+    service.check_quota(asked.who)
+    accepted = accept_retry(parent, output, service.storage, service.settings_for(asked.who))
+    if accepted.found is not Found.ENDED:
+        service.ask(lambda state: enqueue(accepted.job, state, service.broker))
     response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
     return Submitted(**dict(service.detail(accepted.job)), found=accepted.found.value)
 
@@ -124,7 +142,7 @@ def _retry_output(body: Any) -> str | None:
         raise SpecError.of("", "the body is an object with 'output' alone, or nothing")
     output = body.get("output")
     if "output" in body and (not isinstance(output, str) or not output):
-        raise SpecError.of("output", f"{output!r} is no location")
+        raise SpecError.of("output", f"{shown(output)} is no location")
     return None if output is None else normalized(output, "output")
 
 
@@ -133,6 +151,7 @@ def _retry_output(body: Any) -> str | None:
     response_model=Manifest,
     responses=answers(404, 409),
 )
+@in_lane("read")
 def manifest(asked: Reading, id: Id) -> Plain:
     """`_manifest.json` as it stands: how the job ended, and its parts."""
     found = asked.service.job(id, asked.who)

@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Query
 
 from jobs.api.index import JOB_ID
+from jobs.api.lanes import in_lane
 from jobs.api.problems import answers
 from jobs.api.service import Asked, Reading
 from jobs.api.shapes import JobPage, JobView, Status
@@ -27,6 +28,7 @@ _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
 
 
 @router.get("/v1/jobs", responses=answers(422))
+@in_lane("read")
 def jobs(
     asked: Reading,
     status: Annotated[list[Status] | None, Query(description="One or more.")] = None,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi.requests import Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from jobs.api.lanes import in_lane
 from jobs.api.problems import answers
 from jobs.api.service import Overseeing, Service
 from jobs.api.shapes import Health, Readiness
@@ -74,7 +75,7 @@ def _seen(state: State) -> tuple[Counts[str], int, Counts[str]]:
 
 
 @router.get("/healthz")
-def healthz() -> Health:
+async def healthz() -> Health:
     """Whether the server lives."""
     return Health(status="ok")
 
@@ -97,6 +98,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/metrics", responses=_TEXT | answers(), response_class=Response)
+@in_lane("look")
 def metrics(asked: Overseeing, request: Request) -> Response:
     """For Prometheus. Needs the scope `admin`: it counts what all tenants do."""
     counted: Metrics = request.app.state.metrics

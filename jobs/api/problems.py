@@ -27,6 +27,7 @@ from schemas.errors import (
     Transient,
     Unauthenticated,
 )
+from schemas.masking import masked
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ def _document(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=_short(detail),
-        instance=request.url.path,
+        instance=masked(request.url.path),
         code=code,
         errors=fields or [],
     )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from jobs.api.jobs import Id
+from jobs.api.lanes import in_lane
 from jobs.api.problems import NotAcceptable, answers
 from jobs.api.rows import CURSOR, Place, batches_from, ipc_stream, limited, numbered, only_errors, page
 from jobs.api.service import Reading, Service
@@ -45,6 +46,7 @@ _ROWS: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/v1/jobs/{id}/results", responses=_ROWS | answers(404, 406, 409, 422), response_model=RowPage)
+@in_lane("read")
 def results(
     asked: Reading,
     id: Id,
@@ -100,6 +102,7 @@ def _chosen(accept: str) -> str:
 
 
 @router.get("/v1/jobs/{id}/errors", responses=answers(404, 409, 422))
+@in_lane("read")
 def errors(
     asked: Reading,
     id: Id,
@@ -130,6 +133,7 @@ def errors(
 
 
 @router.get("/v1/jobs/{id}/shards", responses=answers(404, 422))
+@in_lane("read")
 def shards(
     asked: Reading,
     id: Id,

@@ -1,5 +1,6 @@
 """The server's process: on a deployment, or with Redis and a worker of its own for as long as it runs."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ from schemas.task import Group
 
 #: Seconds that requests under way have when the server stops.
 _GRACE_S = 10
+#: Seconds that a connection may rest: longer than clients and proxies keep one (most a minute), since a request sent on
+#: one that the server closes in that moment gets no answer.
+_KEEP_ALIVE_S = 75
+#: Seconds that a thread may go on running Python while others wait to: Python's own 5 ms is what each of a submission's
+#: hundred reads and writes would wait for, while the event loop has requests to answer.
+_SWITCH_S = 0.0005
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
@@ -33,6 +40,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     if settings.redis_url is not None and "allow_files" not in settings.model_fields_set:
         # What lies on this machine is nobody's input, unless somebody says so.
         settings = settings.model_copy(update={"allow_files": False})
+    sys.setswitchinterval(_SWITCH_S)
     with _deployment(settings) as (own, alive):
         service = Service(settings, State(own), Broker(make_celery(own, "api")), Storage(), authenticator)
         server = _Server(make_app(service), host, port)
@@ -62,7 +70,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         config = uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=_GRACE_S, backlog=2048,
+            timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S, backlog=2048,
         )  # fmt: skip
         super().__init__(config)
         self._app = app

@@ -1,8 +1,7 @@
 """What the routes share: who asks, the deployment's parts, and a job as that principal may see it."""
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Annotated, Generic, TypeVar
@@ -13,6 +12,8 @@ from fastapi.security import HTTPBearer
 
 from jobs.api.auth import LOCAL, Authenticator, Principal, is_loopback
 from jobs.api.index import JOB_ID, Index
+from jobs.api.lanes import Lanes
+from jobs.api.looks import Looks, Seen
 from jobs.api.problems import Conflict
 from jobs.api.shapes import EndView, JobDetail, JobView
 from jobs.broker import Broker
@@ -40,11 +41,18 @@ class Remembered(Generic[T]):
         self._found: OrderedDict[str, T] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, name: str, find: Callable[[], T | None]) -> T | None:
+    def known(self, name: str) -> T | None:
+        """What is remembered for the name."""
         with self._lock:
             if name in self._found:
                 self._found.move_to_end(name)
-                return self._found[name]
+            return self._found.get(name)
+
+    def get(self, name: str, find: Callable[[], T | None]) -> T | None:
+        """What is remembered, or else found and remembered from now on."""
+        found = self.known(name)
+        if found is not None:
+            return found
         found = find()
         if found is not None:
             with self._lock:
@@ -70,7 +78,8 @@ class Service:
         self._jobs: Remembered[AcceptedJob] = Remembered(REMEMBERED)
         self._ends: Remembered[EndView] = Remembered(REMEMBERED)
         self.index = Index(storage, settings.catalog_uri)
-        self._entering = Lock()
+        self.lanes = Lanes()
+        self._looks = Looks(self._seen)
 
     def ask(self, question: Callable[[State], T]) -> T:
         """Redis's answer. Raises ServiceUnavailable; while Redis is away at once, for all but one who tries it."""
@@ -93,17 +102,16 @@ class Service:
         return self.settings.narrowed(who.inputs, who.outputs)
 
     def check_quota(self, who: Principal) -> None:
-        """Raises TooManyRequests where the tenant has as many jobs under way as it may. `one_more` is held."""
+        """Raises TooManyRequests where the tenant has as many jobs under way as it may.
+
+        Asked in the lane `submit` alone, which lets a tenant with a quota in one at a time, until its job is entered.
+        """
         limit = who.max_running_jobs
         if limit is None:
             return
         running = self.ask(lambda state: running_jobs(state, who.tenant))
         if running >= limit:
             raise TooManyRequests(f"{running} of your jobs are under way, and you may have {limit}", 30)
-
-    def one_more(self, who: Principal) -> AbstractContextManager[object]:
-        """What is held while a job is entered: of a tenant with a quota one after the other."""
-        return nullcontext() if who.max_running_jobs is None else self._entering
 
     def job(self, id: str, who: Principal) -> AcceptedJob:
         """The job of this id. Raises NotFound where there is none, or none that the principal may know of."""
@@ -138,6 +146,31 @@ class Service:
         progress, answered = self.progress(job)
         end = self.end(job) if progress is None or progress.status.final else None
         return JobView.of(job, progress, end, answered)
+
+    async def find(self, id: str, who: Principal) -> AcceptedJob:
+        """As `job`, for the event loop: from memory, or else in a thread."""
+        if self._jobs.known(id) is not None:
+            return self.job(id, who)
+        return await self.lanes.run("look", who, lambda: self.job(id, who))
+
+    async def look(self, job: AcceptedJob, who: Principal) -> JobView:
+        """As `view`, for the event loop: asked together with all others that look just now.
+
+        While Redis is away each asks on its own, since whoever tries whether it is back may have to wait long for that.
+        """
+        if self._away is not None:
+            return await self.lanes.run("look", who, lambda: self.view(job))
+        progress, answered = await self._looks.at(job.id)
+        end = None
+        if progress is None or progress.status.final:
+            end = self._ends.known(job.id) or await self.lanes.run("look", who, lambda: self.end(job))
+        return JobView.of(job, progress, end, answered)
+
+    def _seen(self, jobs: Sequence[str]) -> list[Seen]:
+        try:
+            return [(progress, True) for progress in self.ask(lambda state: state.progress_of(jobs))]
+        except ServiceUnavailable:
+            return [(None, False)] * len(jobs)
 
     def detail(self, job: AcceptedJob) -> JobDetail:
         return JobDetail.with_spec(self.view(job), job)

@@ -9,6 +9,7 @@ from jobs.state import Progress
 from jobs.watch import rate_of
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
+from schemas.masking import masked
 
 
 class ProgressView(BaseModel):
@@ -125,13 +126,15 @@ class JobView(BaseModel):
 
 
 class JobDetail(JobView):
-    """A job with its spec, everything in it resolved."""
+    """A job with its spec, everything in it resolved; keys in the URL of `notify` are masked."""
 
     spec: dict[str, Any]
 
     @classmethod
     def with_spec(cls, view: JobView, job: AcceptedJob) -> "JobDetail":
-        return cls(**dict(view), spec=job.spec.model_dump(mode="json"))
+        # Who may read a job need not be one who may call its webhook.
+        spec = job.spec.model_dump(mode="json")
+        return cls(**dict(view), spec=spec | {"notify": spec["notify"] and masked(spec["notify"])})
 
 
 class Submitted(JobDetail):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Response
 
 from jobs import idempotency
 from jobs.api.bodies import Body
+from jobs.api.lanes import in_lane
 from jobs.api.problems import BadRequest, answers
 from jobs.api.service import Asked, Submitting
 from jobs.api.shapes import PlanView, Submitted
@@ -37,6 +38,7 @@ _KEY = Header(
 
 
 @router.post("/v1/jobs", status_code=202, responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
+@in_lane("submit")
 def submit(
     asked: Submitting, body: Body, response: Response, idempotency_key: Annotated[str | None, _KEY] = None
 ) -> Submitted:
@@ -44,9 +46,8 @@ def submit(
     submission = _Submission(asked, _spec(asked, body), idempotency_key)
     # Asked first: where the job could be handed to nobody, nothing is written for it.
     asked.service.ask(lambda state: state.ping())
-    with asked.service.one_more(asked.who):
-        accepted = submission.accept()
-        submission.enter(accepted)
+    accepted = submission.accept()
+    submission.enter(accepted)
     response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
     return Submitted(**dict(asked.service.detail(accepted.job)), found=accepted.found.value)
 
@@ -62,27 +63,23 @@ class _Submission:
 
         Raises TooManyRequests where a new one would be above the tenant's quota.
         """
-        storage, catalog, tenant = self.asked.service.storage, self.asked.service.settings.catalog_uri, self._tenant
+        storage, catalog = self.asked.service.storage, self.asked.service.settings.catalog_uri
+        tenant = self.asked.who.tenant
         kept = None if self.key is None else idempotency.kept(tenant, self.key, storage, catalog)
         if kept is None:
             found = _there(self.asked, self.spec)
-            job = self._new() if found is None else found.job
-            if self.key is not None:
-                kept = idempotency.Kept(asked=idempotency.asked_for(self.spec), job=job)
-                kept = idempotency.keep(tenant, self.key, kept, storage, catalog)
-            elif found is not None:
-                return found
-        else:
-            job = kept.job
-        if kept is not None:
-            if kept.asked != idempotency.asked_for(self.spec):
-                raise SpecError.of("Idempotency-Key", "this key was sent with another spec before; use a new one")
-            job = kept.job
-        return self._written(job)
-
-    @property
-    def _tenant(self) -> str:
-        return self.asked.who.tenant
+            if self.key is None:
+                return self._written(self._new()) if found is None else found
+            kept = idempotency.Kept(
+                asked=idempotency.asked_for(self.spec), job=self._new() if found is None else found.job
+            )
+            kept = idempotency.keep(tenant, self.key, kept, storage, catalog)
+        if kept.asked != idempotency.asked_for(self.spec):
+            raise SpecError.of("Idempotency-Key", "this key was sent with another spec before; use a new one")
+        there = read_job(kept.job.output, storage)
+        if there is not None and there.id == kept.job.id:
+            return found_job(there, storage)
+        return self._written(kept.job)
 
     def _new(self) -> AcceptedJob:
         service, who = self.asked.service, self.asked.who
@@ -99,12 +96,9 @@ class _Submission:
         return job.model_copy(update=own)
 
     def _written(self, job: AcceptedJob) -> Accepted:
-        storage = self.asked.service.storage
-        there = read_job(job.output, storage)
-        if there is not None and there.id == job.id:
-            return found_job(there, storage)
+        service = self.asked.service
         try:
-            there = write_accepted(job, storage, self.asked.service.settings)
+            there = write_accepted(job, service.storage, service.settings)
         except AccessDenied as error:
             raise SpecError.of("output.uri", error.message) from None
         if there.id == job.id:
@@ -120,6 +114,7 @@ class _Submission:
 
 
 @router.post("/v1/jobs:plan", responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
+@in_lane("read")
 def plan(asked: Submitting, body: Body) -> PlanView:
     """Validate a job and count its shards, records and bytes. Queues and writes nothing.
 
@@ -195,9 +190,6 @@ def _validated(asked: Asked, spec: JobSpec) -> Validated:
 def _there(asked: Asked, spec: JobSpec) -> Accepted | None:
     """The job of this spec that has the output already. Raises SpecError where another one has."""
     try:
-        there = read_job(spec.output.uri, asked.service.storage)
-        if there is not None and not asked.who.sees(there.tenant):
-            raise SpecError.of("output.uri", f"{spec.output.uri!r} is not empty; name another location")
-        return check_output(spec, asked.service.storage)
+        return check_output(spec, asked.service.storage, asked.who.sees)
     except AccessDenied as error:
         raise SpecError.of("output.uri", error.message) from None

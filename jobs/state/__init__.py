@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import wraps
+from functools import cache, wraps
 from importlib.resources import files
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -16,12 +16,10 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from jobs.settings import Settings
-from jobs.state.progress import Progress, WorkerInfo
+from jobs.state.progress import Progress, WorkerInfo, progress_from
 from schemas.errors import ServiceUnavailable
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.shard import ShardOrder
-from schemas.task import Group
-from schemas.tasks import all_tasks
 from schemas.work import Death, Loss
 
 __all__ = ["Progress", "State", "WarmLimits", "WorkerInfo"]
@@ -169,47 +167,25 @@ class State:
     @_guarded
     def progress(self, job: str) -> Progress | None:
         """How far the job is, or None where Redis doesn't know it."""
+        return self.progress_of([job])[0]
+
+    @_guarded
+    def progress_of(self, jobs: Sequence[str]) -> list[Progress | None]:
+        """How far each of these jobs is, asked at once; None for those that Redis doesn't know."""
         with self._redis.pipeline() as pipe:
-            pipe.hgetall(self._key(job))
-            pipe.hvals(self._key(job, "live"))
-            pipe.hgetall(self._key(job, "errors"))
-            pipe.hlen(self._key(job, "held"))
-            pipe.hlen(self._key(job, "failed"))
+            for job in jobs:
+                pipe.hgetall(self._key(job))
+                pipe.hvals(self._key(job, "live"))
+                pipe.hgetall(self._key(job, "errors"))
+                pipe.hlen(self._key(job, "held"))
+                pipe.hlen(self._key(job, "failed"))
             pipe.time()
-            fields, live, errors, held, failed, (seconds, micros) = pipe.execute()
-        if not fields:
-            return None
-        status = JobStatus(fields["status"])
-        # A task that this process has not: one of another version, or of somebody's own workers.
-        known = all_tasks().get(fields["task"])
-        needed = Group.CONTROL if status is JobStatus.PLANNING else known.group if known else None
-        idle = not status.final and status is not JobStatus.PAUSED and not held
-        served = not idle or needed is None or any(needed in worker.groups for worker in self.workers())
-
-        def seconds_of(name: str) -> float | None:
-            return float(fields[name]) if fields.get(name) else None
-
-        return Progress(
-            job=job,
-            task=fields["task"],
-            output=fields["output"],
-            status=status,
-            shards=int(fields.get("shards", 0)),
-            shards_done=int(fields.get("done", 0)),
-            shards_failed=failed,
-            shards_running=held,
-            rows=int(fields.get("rows", 0)),
-            rows_done=int(fields.get("rows_done", 0)),
-            rows_live=sum(map(int, live)),
-            errors={code: int(count) for code, count in errors.items()},
-            error=ErrorInfo.model_validate_json(fields["error"]) if fields.get("error") else None,
-            accepted=float(fields["accepted"]),
-            started=seconds_of("started"),
-            ended=seconds_of("ended"),
-            now=seconds + micros / 1e6,
-            waits_for=None if served or needed is None else needed.value,
-            rows_before=int(fields.get("rows_before", 0)),
-        )
+            pipe.smembers("nightshift:workers")
+            *told, (seconds, micros), reported = pipe.execute()
+        now = seconds + micros / 1e6
+        # Of every job that no worker has a shard of, asked once.
+        groups = cache(lambda: {group for worker in self._alive(reported) for group in worker.groups})
+        return [progress_from(job, told[5 * n : 5 * n + 5], now, groups) for n, job in enumerate(jobs)]
 
     @_guarded
     def failed_shards(self, job: str) -> dict[int, ErrorInfo]:
@@ -338,7 +314,11 @@ class State:
     @_guarded
     def workers(self) -> list[WorkerInfo]:
         """The supervisors alive now."""
-        names = sorted(self._redis.smembers("nightshift:workers"))
+        return self._alive(self._redis.smembers("nightshift:workers"))
+
+    def _alive(self, reported: Collection[str]) -> list[WorkerInfo]:
+        """Those of the supervisors that once reported that still do; the others are forgotten."""
+        names = sorted(reported)
         found = self._redis.mget([f"nightshift:worker:{name}" for name in names]) if names else []
         for name, info in zip(names, found, strict=True):
             if info is None:

@@ -1,9 +1,12 @@
 """What Redis tells of a job and of the workers, as values."""
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.manifest import ErrorInfo, JobStatus
+from schemas.task import Group
+from schemas.tasks import all_tasks
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,43 @@ class Progress:
         if self.status in (JobStatus.RUNNING, JobStatus.PAUSED):
             return self.shards_done + self.shards_failed >= self.shards
         return self.status in (JobStatus.CANCELLING, JobStatus.FAILING) and not self.shards_running
+
+
+def progress_from(job: str, told: Sequence[Any], now: float, groups: Callable[[], Collection[str]]) -> Progress | None:
+    """A job's progress, of what Redis told; None where it knows none. `groups` are those that workers serve."""
+    fields, live, errors, held, failed = told
+    if not fields:
+        return None
+    status = JobStatus(fields["status"])
+    # A task that this process has not: one of another version, or of somebody's own workers.
+    known = all_tasks().get(fields["task"])
+    needed = Group.CONTROL if status is JobStatus.PLANNING else known.group if known else None
+    idle = not status.final and status is not JobStatus.PAUSED and not held
+
+    def seconds_of(name: str) -> float | None:
+        return float(fields[name]) if fields.get(name) else None
+
+    return Progress(
+        job=job,
+        task=fields["task"],
+        output=fields["output"],
+        status=status,
+        shards=int(fields.get("shards", 0)),
+        shards_done=int(fields.get("done", 0)),
+        shards_failed=failed,
+        shards_running=held,
+        rows=int(fields.get("rows", 0)),
+        rows_done=int(fields.get("rows_done", 0)),
+        rows_live=sum(map(int, live)),
+        errors={code: int(count) for code, count in errors.items()},
+        error=ErrorInfo.model_validate_json(fields["error"]) if fields.get("error") else None,
+        accepted=float(fields["accepted"]),
+        started=seconds_of("started"),
+        ended=seconds_of("ended"),
+        now=now,
+        waits_for=needed.value if idle and needed is not None and needed not in groups() else None,
+        rows_before=int(fields.get("rows_before", 0)),
+    )
 
 
 @dataclass(frozen=True)

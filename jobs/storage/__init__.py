@@ -47,6 +47,13 @@ class Storage:
         """A whole small object. Raises NotFound, AccessDenied, Transient."""
         return self._store(uri).read(uri)
 
+    def content(self, info: ObjectInfo) -> str:
+        """What stands for the content of an object, on whatever machine: in S3 its etag, of a local file a digest.
+
+        Raises InputChanged where the object is another one by now, and as `read` does.
+        """
+        return self._store(info.uri).content(info)
+
     def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo:
         """Create an object that must not exist yet; a file is read from its beginning.
 

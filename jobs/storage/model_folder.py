@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,6 @@ from jobs.storage import ObjectInfo, Storage
 
 #: What loading from safetensors may need: weights, configuration, and every form of vocabulary.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe"]
-_CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -22,31 +21,17 @@ class ModelFile:
     content: str
 
 
-def file_names(storage: Storage, source: str) -> list[str]:
-    """The paths of all files of a model, in order."""
-    return [info.uri.removeprefix(source + "/") for info in storage.list(source + "/")]
-
-
-def model_files(storage: Storage, source: str) -> Iterator[ModelFile]:
+def model_files(storage: Storage, source: str, listed: Iterable[ObjectInfo] | None = None) -> Iterator[ModelFile]:
     """The files below a model folder or prefix that loading may need, in order; none that begins with a dot.
 
-    In S3 the etag stands for the content. Local files are read whole and hashed: their times differ between machines,
-    and a checkpoint trained again in its place has the same names and sizes.
+    `listed` is what lies there, where that is known already. Files are told apart by their contents: a checkpoint
+    trained again in its place has the same names and sizes.
     """
-    for info in storage.list(source + "/"):
+    for info in storage.list(source + "/") if listed is None else listed:
         name = info.uri.removeprefix(source + "/")
         hidden = any(part.startswith(".") for part in name.split("/"))
         if not hidden and any(fnmatchcase(name, pattern) for pattern in WANTED):
-            content = info.etag if source.startswith("s3://") else _digest(info, storage)
-            yield ModelFile(name, info.size, content)
-
-
-def _digest(info: ObjectInfo, storage: Storage) -> str:
-    digest = hashlib.sha256()
-    with storage.open(info) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+            yield ModelFile(name, info.size, storage.content(info))
 
 
 def folder_revision(files: list[ModelFile]) -> str:

@@ -235,6 +235,9 @@ class S3Store:
             raise
         return completed["ETag"]
 
+    def content(self, info: ObjectInfo) -> str:
+        return info.etag
+
     def refuses_overwrite(self, uri: str) -> bool:
         """Tries to create the existing object once more, as it is; a store that ignores conditions lets it."""
         bucket, key = _split(uri)

@@ -12,6 +12,11 @@ from tests.acceptance.cli import NIGHTSHIFT, environment, nightshift
 from tests.servers import free_ports, running, wait_for
 
 
+def secret_of(token: str) -> str:
+    """The secret part of a token, or of the header that has it: what comes after its id, and may have a `_` in it."""
+    return token.split("_", 2)[2]
+
+
 @contextmanager
 def server(log: Path, *arguments: str, cwd: Path | None = None, **env: str) -> Iterator[str]:
     """The URL of a `nightshift api` that answers."""

@@ -19,7 +19,7 @@ import pytest
 from jobs.client import Client, Conflict, JobFailed
 from jobs.settings import Settings
 from schemas.errors import NotFound, ServiceUnavailable, SpecError, Unauthenticated
-from tests.acceptance.api import new_token, server, sse
+from tests.acceptance.api import new_token, secret_of, server, sse
 from tests.acceptance.cli import NIGHTSHIFT, environment, nightshift, worker
 from tests.checkpoints_vision import make_image_classifier
 from tests.integration.harness import read_output, write_reviews
@@ -100,7 +100,7 @@ def test_a_user_with_a_token_from_curl_to_results(
         listed = httpx.get(f"{url}/v1/jobs", headers=headers, params={"label": "a:b"}).json()
         assert [one["id"] for one in listed["jobs"]] == [job["id"]]
     for log in ("api.log", "worker.log"):
-        assert headers["Authorization"].rpartition("_")[2] not in (tmp_path / log).read_text()
+        assert secret_of(headers["Authorization"]) not in (tmp_path / log).read_text()
     bucket = s3.removeprefix("s3://")
     stored = s3_client(s3_endpoint).get_object(Bucket=bucket, Key="annotated/search/one/_job.json")
     written = json.loads(stored["Body"].read())

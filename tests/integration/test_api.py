@@ -167,10 +167,10 @@ def test_the_list_is_each_tenants_own(api: Api, classifier: Path, tmp_path: Path
         ({"until": "2020-01-01T00:00:00Z"}, 0),
     ):  # fmt: skip
         assert len(pages(api, "/v1/jobs", "jobs", one, **params)) == count, params
-    for params in ({"since": "yesterday"}, {"limit": 0}, {"cursor": "x"}, {"status": "odd"}, {"label": "plain"}):
-        refused = api.http.get("/v1/jobs", headers=one, params=params)
+    for wrong in ({"since": "yesterday"}, {"limit": "0"}, {"cursor": "x"}, {"status": "odd"}, {"label": "plain"}):
+        refused = api.http.get("/v1/jobs", headers=one, params=wrong)
         assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
-        assert refused.json()["errors"][0]["field"].startswith(next(iter(params)))
+        assert refused.json()["errors"][0]["field"].startswith(next(iter(wrong)))
     assert api.http.get(f"/v1/jobs/{ids['two'][0]}", headers=one).status_code == 404
     assert api.http.get(f"/v1/jobs/{ids['two'][0]}", headers=admin).status_code == 200
     JobPage.model_validate(api.http.get("/v1/jobs", headers=admin).json())

@@ -1,6 +1,7 @@
 """Both stores, by the same tests: create-once, pinned reads, listing; S3 is a real server."""
 
 import io
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.storage import ObjectInfo, Storage, s3
+from jobs.storage import ObjectInfo, PinnedReader, Storage, local, s3
 from schemas.errors import AccessDenied, AlreadyExists, InputChanged, NotFound, Transient
+from tests.servers import wait_for
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -217,3 +219,47 @@ def test_pyarrow_reads_through_a_pinned_reader(place: str) -> None:
     info = storage.create(f"{place}/t.parquet", buffer.getvalue(), "me")
     with storage.open(info) as reader:
         assert pq.ParquetFile(reader, buffer_size=1 << 16).read() == table
+
+
+def test_what_stands_for_content_changes_with_it(place: str) -> None:
+    storage = Storage()
+    storage.create(f"{place}/model/weights", b"one" * 100, "me")
+    first = storage.content(storage.stat(f"{place}/model/weights"))
+    storage.create(f"{place}/model/other", b"two" * 100, "me")
+    assert storage.content(storage.stat(f"{place}/model/other")) != first
+    assert storage.content(storage.stat(f"{place}/model/weights")) == first
+
+
+def test_a_local_file_is_hashed_again_only_where_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_SETTLED_S", 0.05)
+    file, store = tmp_path / "weights", local.LocalStore()
+    read: list[str] = []
+    opened = store.open
+
+    def open_and_count(info: ObjectInfo) -> PinnedReader:
+        read.append(info.uri)
+        return opened(info)
+
+    monkeypatch.setattr(store, "open", open_and_count)
+    file.write_bytes(b"one")
+    fresh = store.content(store.stat(str(file)))
+
+    def remembered() -> bool:
+        read.clear()
+        assert store.content(store.stat(str(file))) == fresh
+        return not read
+
+    wait_for("the file has settled", remembered)
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_bytes(b"two")  # as long, and its time set back: only the inode's own time tells
+    os.utime(file, ns=times)
+    assert store.content(store.stat(str(file))) != fresh
+
+
+def test_content_of_a_file_that_changed_since_it_was_listed(tmp_path: Path) -> None:
+    file, storage = tmp_path / "weights", Storage()
+    file.write_bytes(b"one")
+    info = storage.stat(str(file))
+    file.write_bytes(b"other")
+    with pytest.raises(InputChanged):
+        storage.content(info)
