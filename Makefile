@@ -27,9 +27,10 @@ SEEDS ?= 1 2 3
 faults: install
 	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults tests/acceptance/test_sharing.py -m "slow or not slow" --timeout 1800
 
-# The API against its OpenAPI document, for up to twenty minutes; `make test` has a short run of the same.
+# The API against its OpenAPI document, for up to twenty minutes, and what its page says to type; `make test` has a short
+# run of the one and most of the other.
 api-check: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/acceptance/test_contract.py -m "slow or not slow" --timeout 1800
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/acceptance/test_contract.py tests/acceptance/test_docs.py -m "slow or not slow" --timeout 1800
 
 # The images' lock files, anew from pyproject.toml.
 locks: install
