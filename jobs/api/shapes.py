@@ -10,6 +10,7 @@ from jobs.watch import rate_of
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 from schemas.masking import masked
+from schemas.work import Loss
 
 
 class ProgressView(BaseModel):
@@ -22,6 +23,8 @@ class ProgressView(BaseModel):
     records: int
     records_done: int
     errors: dict[str, int] = Field(description="Error rows by code.")
+    workers_lost: int = Field(description="Worker processes that were lost over its shards so far.")
+    last_loss: Loss | None = Field(description="Why the last of them was.")
     records_per_s: float | None
     seconds_left: float | None
     waits_for: str | None = Field(description="The group of workers that the job waits for, where none serves it.")
@@ -37,6 +40,8 @@ class ProgressView(BaseModel):
             records=progress.rows,
             records_done=progress.rows_done + progress.rows_live,
             errors=progress.errors,
+            workers_lost=progress.workers_lost,
+            last_loss=progress.last_loss,
             records_per_s=rate.rows_per_s,
             seconds_left=rate.left_s,
             waits_for=progress.waits_for,

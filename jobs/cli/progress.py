@@ -74,6 +74,7 @@ def describe(progress: Progress) -> str:
     errors = sum(progress.errors.values())
     words += [f"{errors:,} errors"] if errors else []
     words += [f"{progress.shards_failed} shards failed"] if progress.shards_failed else []
+    words += [f"{progress.workers_lost} workers lost, last: {progress.last_loss}"] if progress.workers_lost else []
     return ", ".join(words)
 
 

@@ -2,8 +2,8 @@
 -- Redis's own clock, so that no worker's clock matters. Keys, all under "nightshift:":
 --   job:{id}           hash: status, task, output, shards, rows, next (the first shard never handed out), counts, error,
 --                      priority, tenant, model; turns (shards handed out, see take.lua), last (when the last one was),
---                      entered (when it was entered into this Redis);
---                      of those since a shard was last committed: load_deaths (workers lost over its model), given_up (shards)
+--                      entered (when it was entered into this Redis), workers_lost, last_loss (how many, why the last);
+--                      since a shard was last committed: load_deaths (workers lost over its model), given_up (shards)
 --   job:{id}:done      bitmap of committed shards          job:{id}:failed   hash shard -> error (JSON)
 --   job:{id}:again     list of shards to release again     job:{id}:held     hash shard -> attempt that holds its lease
 --   job:{id}:live      hash shard -> rows done so far      job:{id}:errors   hash error code -> error rows
@@ -189,6 +189,8 @@ local function lose(id, shard, why, unnamed, named, most_shards)
   for _, part in ipairs({'held', 'live', 'at'}) do redis.call('HDEL', job_key(id, part), shard) end
   redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
   if not unfinished(id) then return end
+  redis.call('HINCRBY', job_key(id), 'workers_lost', 1)
+  redis.call('HSET', job_key(id), 'last_loss', why)
   if at == 'load' then
     lose_loading(id, why, unnamed)
     return again(id, shard)

@@ -7,6 +7,7 @@ from typing import Any
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.task import Group
 from schemas.tasks import all_tasks
+from schemas.work import Loss
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Progress:
     #: Rows that were committed before Redis was told of the job: by an earlier run of it.
     rows_before: int
     errors: dict[str, int]
+    #: Worker processes that were lost over its shards so far, and why the last one was.
+    workers_lost: int
+    last_loss: Loss | None
     error: ErrorInfo | None
     accepted: float
     started: float | None
@@ -73,6 +77,8 @@ def progress_from(job: str, told: Sequence[Any], now: float, groups: Callable[[]
         rows_done=int(fields.get("rows_done", 0)),
         rows_live=sum(map(int, live)),
         errors={code: int(count) for code, count in errors.items()},
+        workers_lost=int(fields.get("workers_lost", 0)),
+        last_loss=Loss(fields["last_loss"]) if "last_loss" in fields else None,
         error=ErrorInfo.model_validate_json(fields["error"]) if fields.get("error") else None,
         accepted=float(fields["accepted"]),
         started=seconds_of("started"),

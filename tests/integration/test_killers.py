@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from jobs.cli.progress import describe
 from jobs.oversight import Oversight
 from jobs.settings import Settings
 from jobs.state import State
@@ -171,7 +173,11 @@ def test_shards_given_up_in_a_row_fail_the_job(house: House, classifier: Path, t
         give_up(order)
     assert house.state.status(job.id) is JobStatus.RUNNING
     give_up(orders[9])
-    assert house.state.status(job.id) is JobStatus.FAILING
+    progress = house.state.progress(job.id)
+    assert progress is not None
+    assert progress.status is JobStatus.FAILING
+    shown = describe(replace(progress, waits_for=None))
+    assert shown.endswith("9 shards failed, 36 workers lost, last: memory_exceeded")
     manifest = house.finish(job)
     assert manifest.error is not None
     assert manifest.error.code == "memory_exceeded"
