@@ -55,7 +55,9 @@ class _Formatter(logging.Formatter):
 
 def _quoted(value: Any) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n') else text
+    # A path or a name may hold what ends a line, or moves a terminal's cursor: it is written out as JSON has it.
+    odd = not text.replace("\n", "").isprintable()
+    return json.dumps(text, ensure_ascii=odd) if odd or not text or any(c in text for c in ' "=\n') else text
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
