@@ -37,9 +37,9 @@ locks: install
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	PATH="$(abspath $(BIN)):$$PATH" deploy/lock.sh
 
-# What the api image does, in a clean virtual environment from its lock file.
-deploy-check:
-	$(PYTHON) deploy/check.py
+# What the images api and worker-cpu run, in clean virtual environments from their lock files.
+deploy-check: install
+	$(BIN)/python -m deploy.check
 
 check: install
 	$(BIN)/ruff check .
