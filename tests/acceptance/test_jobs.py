@@ -125,7 +125,7 @@ def test_what_users_ask_about_a_job(classifier: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_path: Path) -> None:
     """Ctrl-C leaves no process and no temporary file behind; `resume` runs only the missing shards."""
-    file = write_reviews(tmp_path / "in.parquet", sentences(1500))
+    file = write_reviews(tmp_path / "in.parquet", sentences(2400))
     output = tmp_path / "out"
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -142,16 +142,16 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
     assert psutil.wait_procs(family, timeout=10)[1] == []
     assert list(temporary.iterdir()) == []
     before = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
-    assert 2 <= len(before) < 10
+    assert 2 <= len(before) < 16
     assert nightshift("status", output).out.count("not finished; there is no deployment here") == 1
     assert nightshift("results", output).code == 1
     assert nightshift("results", output, "--partial", "-n", "1").code == 0
 
     done = nightshift("resume", output, "--json")
-    assert (done.code, done.json["rows"], done.json["parts"]) == (0, 1500, 10)
+    assert (done.code, done.json["rows"], done.json["parts"]) == (0, 2400, 16)
     after = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
     assert before.items() <= after.items(), "what was done is not done again"
-    assert [row["id"] for row in read_output(str(output))] == list(range(1500))
+    assert [row["id"] for row in read_output(str(output))] == list(range(2400))
 
 
 def test_a_killed_command_leaves_no_process_behind(slow_classifier: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -285,7 +285,8 @@ def test_a_receiver_that_does_not_answer_is_left_in_time(pieces: tuple[bytes, ..
 def test_headers_without_end_hold_nobody_up() -> None:
     with slow_server(b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 90) as url:
         started = time.monotonic()
-        assert post(url, b"{}", {}, 1, ["127.0.0.0/8"]) == 200
+        with suppress(Transient):  # where the cut connection's reset comes before the end of what was read
+            assert post(url, b"{}", {}, 1, ["127.0.0.0/8"]) == 200
         assert time.monotonic() - started < 5
 
 
