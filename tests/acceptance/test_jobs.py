@@ -132,7 +132,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
     at = [*options(slow_classifier, file, output), "--set", "shard.rows=150"]
     command = [*NIGHTSHIFT, "run", *at]
     env = environment(TMPDIR=str(temporary), NIGHTSHIFT_GRACE_S="10")
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Whoever runs the tests in the background, as shells do, has them ignore Ctrl-C, and all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     wait_for("two parts", lambda: len(list(output.glob("part-*"))) >= 2)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
