@@ -16,7 +16,7 @@ from jobs.results import NotFinished
 from jobs.retry import accept_retry, nothing_to_retry
 from jobs.state import State
 from jobs.storage.base import normalized
-from jobs.submit import Found, enqueue
+from jobs.submit import enqueue
 from schemas.errors import SpecError
 from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, child
@@ -129,10 +129,8 @@ def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitte
     service.ask(lambda state: state.ping())
     service.check_quota(asked.who)
     accepted = accept_retry(parent, output, service.storage, service.settings_for(asked.who))
-    if accepted.found is not Found.ENDED:
-        service.ask(lambda state: enqueue(accepted.job, state, service.broker))
     response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
-    return Submitted(**dict(service.detail(accepted.job)), found=accepted.found.value)
+    return service.enter(accepted)
 
 
 def _retry_output(body: Any) -> str | None:

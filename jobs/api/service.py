@@ -15,7 +15,7 @@ from jobs.api.index import JOB_ID, Index
 from jobs.api.lanes import Lanes
 from jobs.api.looks import Looks, Seen
 from jobs.api.problems import Conflict
-from jobs.api.shapes import EndView, JobDetail, JobView
+from jobs.api.shapes import EndView, JobDetail, JobView, Submitted
 from jobs.broker import Broker
 from jobs.catalog import find_in_catalog
 from jobs.files import read_job, read_manifest
@@ -23,6 +23,7 @@ from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.state.tenants import running_jobs
 from jobs.storage import Storage
+from jobs.submit import Accepted, Found, enqueue
 from jobs.tokens import Scope
 from schemas.errors import Forbidden, NotFound, ServiceUnavailable, TooManyRequests
 from schemas.job import AcceptedJob
@@ -174,6 +175,12 @@ class Service:
 
     def detail(self, job: AcceptedJob) -> JobDetail:
         return JobDetail.with_spec(self.view(job), job)
+
+    def enter(self, accepted: Accepted) -> Submitted:
+        """Hand an accepted job to the workers, unless it has ended; what whoever submitted it is answered."""
+        if accepted.found is not Found.ENDED:
+            self.ask(lambda state: enqueue(accepted.job, state, self.broker))
+        return Submitted(**dict(self.detail(accepted.job)), found=accepted.found.value)
 
     def unfinished(self, job: AcceptedJob) -> None:
         """Raises Conflict where the job has ended."""

@@ -18,7 +18,7 @@ from jobs.plan import planned, shard_limits
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.base import normalized
-from jobs.submit import Accepted, Found, accepted_job, check_output, enqueue, found_job, write_accepted
+from jobs.submit import Accepted, Found, accepted_job, check_output, found_job, write_accepted
 from jobs.validate import Validated, check_locations, validate, with_full_uris
 from schemas.errors import AccessDenied, Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec, parse_spec
@@ -47,9 +47,8 @@ def submit(
     # Asked first: where the job could be handed to nobody, nothing is written for it.
     asked.service.ask(lambda state: state.ping())
     accepted = submission.accept()
-    submission.enter(accepted)
     response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
-    return Submitted(**dict(asked.service.detail(accepted.job)), found=accepted.found.value)
+    return asked.service.enter(accepted)
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,6 @@ class _Submission:
         found = _there(self.asked, self.spec)
         assert found is not None
         return found
-
-    def enter(self, accepted: Accepted) -> None:
-        if accepted.found is not Found.ENDED:
-            service = self.asked.service
-            service.ask(lambda state: enqueue(accepted.job, state, service.broker))
 
 
 @router.post("/v1/jobs:plan", responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
