@@ -1,26 +1,49 @@
-# The same commands for people and for CI. `make install` needs Python 3.11 or newer and pip, nothing else.
+# The same commands for people and for CI. They need Python 3.11 to 3.14 and pip, nothing else: uv comes from pip, and
+# installs exactly what uv.lock says, by hash.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV_HOME := .uv
+UV := UV_PROJECT_ENVIRONMENT=$(VENV) $(UV_HOME)/bin/uv
 OLD := .venv-transformers4
 STAMP := $(VENV)/.installed
+TESTS := -n 2 --dist loadfile
 # Tests and benchmarks are typed as strictly as the product.
 TYPED := $(wildcard tests/*.py tests/*/*.py benchmarks/*.py benchmarks/parity/*.py)
 
-.PHONY: install demo test faults api-check locks deploy-check check format docs bench parity clean
+.PHONY: install demo test test-latest test-lowest faults api-check lock locks deploy-check check format docs bench parity clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(UV_HOME)/bin/uv: deploy/locks/uv.txt
+	$(PYTHON) -m venv $(UV_HOME)
+	$(UV_HOME)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/uv.txt
+	touch $@
+
+$(STAMP): pyproject.toml uv.lock $(UV_HOME)/bin/uv
+	$(UV) sync --quiet --locked --all-extras --python $(PYTHON)
 	touch $@
 
 demo: install
 	$(BIN)/nightshift demo
 
 test: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TESTS)
+
+# The tests on the newest packages that pyproject.toml allows, and on the oldest that it names; each in an environment of
+# its own. What other people's packages warn of is reported there, and no failure.
+FOREIGN := -W default
+test-latest: $(UV_HOME)/bin/uv
+	$(call suite_with,.venv-latest,highest)
+test-lowest: $(UV_HOME)/bin/uv
+	$(call suite_with,.venv-lowest,lowest-direct)
+define suite_with
+	$(UV_HOME)/bin/uv venv --quiet --clear --python $(PYTHON) $(1)
+	$(UV_HOME)/bin/uv pip compile --quiet --upgrade --resolution $(2) --all-extras --group test --python $(PYTHON) \
+	  pyproject.toml --output-file $(1)/requirements.txt
+	$(UV_HOME)/bin/uv pip install --quiet --python $(1) --requirements $(1)/requirements.txt --editable .
+	HF_HUB_OFFLINE=1 $(1)/bin/python -m pytest $(TESTS) $(FOREIGN)
+endef
 
 # The whole fault campaign; the random killer once for each seed.
 SEEDS ?= 1 2 3
@@ -32,12 +55,16 @@ faults: install
 api-check: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/acceptance/test_contract.py tests/acceptance/test_docs.py -m "slow or not slow" --timeout 1800
 
-# The images' lock files, anew from pyproject.toml.
-locks: install
-	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	PATH="$(abspath $(BIN)):$$PATH" deploy/lock.sh
+# uv.lock anew, with the newest versions; then the images' requirements, which are exported from it.
+lock: $(UV_HOME)/bin/uv
+	$(UV) lock --upgrade
+	$(PYTHON) deploy/lock.py "$(abspath $(UV_HOME)/bin/uv)"
 
-# What the images api and worker-cpu run, in clean virtual environments from their lock files.
+# The images' requirements from uv.lock as it is.
+locks: $(UV_HOME)/bin/uv
+	$(PYTHON) deploy/lock.py "$(abspath $(UV_HOME)/bin/uv)"
+
+# What the images api and worker-cpu run, in clean virtual environments from their requirements.
 deploy-check: install
 	$(BIN)/python -m deploy.check
 
@@ -46,6 +73,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy $(TYPED)
+	$(BIN)/deptry .
+	$(UV) lock --check --quiet
+	$(PYTHON) deploy/lock.py "$(abspath $(UV_HOME)/bin/uv)" --check
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -66,4 +96,4 @@ $(OLD)/.installed: benchmarks/parity/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLD) demo-output build dist *.egg-info
+	rm -rf $(VENV) $(UV_HOME) $(OLD) .venv-latest .venv-lowest demo-output build dist *.egg-info

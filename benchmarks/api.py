@@ -15,7 +15,7 @@ from statistics import median, quantiles
 from typing import Any
 from unittest.mock import patch
 
-import httpx
+import httpx2
 import psutil
 
 from benchmarks.material import TINY, make_model
@@ -60,7 +60,7 @@ def _starts(folder: Path) -> None:
     for _ in range(STARTS):
         begun = time.perf_counter()
         with server(folder / "start.log") as base:
-            httpx.get(f"{base}/readyz", verify=False).raise_for_status()
+            httpx2.get(f"{base}/readyz", verify=False).raise_for_status()
             seconds[ready].append(time.perf_counter() - begun)
         for name, code in imports.items():
             begun = time.perf_counter()
@@ -112,7 +112,7 @@ class _Load:
         return float(times.user + times.system)
 
     async def _client(self, name: str, submissions: int, polls: int) -> None:
-        async with httpx.AsyncClient(**self._options) as http:
+        async with httpx2.AsyncClient(**self._options) as http:
             for number in range(submissions):
                 spec = {
                     "task": "text-classification",
@@ -125,8 +125,8 @@ class _Load:
                     await self._ask(http, LOOK, "GET", f"/v1/jobs/{answer.json()['id']}", 200)
 
     async def _ask(
-        self, http: httpx.AsyncClient, kind: str, method: str, path: str, status: int, body: object = None
-    ) -> httpx.Response:
+        self, http: httpx2.AsyncClient, kind: str, method: str, path: str, status: int, body: object = None
+    ) -> httpx2.Response:
         begun = time.perf_counter()
         answer = await http.request(method, path, json=body)
         self._seconds[kind].append(time.perf_counter() - begun)

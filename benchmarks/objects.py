@@ -102,7 +102,7 @@ class Watch:
 def run_job(folder: Path) -> bool:
     quiet()
     model = make_image_classifier(folder / "model")
-    command = [sys.executable, "-m", "jobs.cli.main", "run", "--task", "image-classification", "--model", str(model)]
+    command = [sys.executable, "-m", "nightshift", "run", "--task", "image-classification", "--model", str(model)]
     command += ["--input", "s3://objects/in/", "--output", str(folder / "out"), "--json"]
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -53,7 +53,7 @@ def main(full: bool = False) -> bool:
 
 
 def _copy_packages(root: Path) -> Path:
-    for name in ("schemas", "jobs", "workers"):
+    for name in ("nightshift", "schemas", "jobs", "workers"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(STUB, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "ruff.toml"))
     model = root / "model"
@@ -66,7 +66,7 @@ def _copy_packages(root: Path) -> Path:
 
 @contextmanager
 def _worker(copy: Path, env: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    command = [sys.executable, "-m", "jobs.cli.main", "worker", "--processes", str(PROCESSES)]
+    command = [sys.executable, "-m", "nightshift", "worker", "--processes", str(PROCESSES)]
     with running(command, env, log, copy) as process:
         yield psutil.Process(process.pid)
 
@@ -108,7 +108,7 @@ class _Stage:
     def _submit(self, name: str) -> str:
         spec = ["--task", "no-op", "--model", str(self._copy / "model"), "--set", "shard.rows=1"]
         places = ["--input", str(self._folder / f"{name}.parquet"), "--output", str(self._folder / name)]
-        command = [sys.executable, "-m", "jobs.cli.main", "submit", *spec, *places]
+        command = [sys.executable, "-m", "nightshift", "submit", *spec, *places]
         done = subprocess.run(command, env=self._env, cwd=self._copy, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

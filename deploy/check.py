@@ -63,7 +63,9 @@ def built(folder: Path) -> Path:
     venv.create(folder / "build", with_pip=True)
     python = f"{folder}/build/bin/python"
     run(python, *LOCKED, str(LOCKS / "build.txt"))
-    tracked = run("git", "ls-files", "-co", "--exclude-standard", "schemas", "jobs", "workers", cwd=ROOT).splitlines()
+    tracked = run(
+        "git", "ls-files", "-co", "--exclude-standard", "nightshift", "schemas", "jobs", "workers", cwd=ROOT
+    ).splitlines()
     for file in [*tracked, "pyproject.toml", "README.md", "LICENSE"]:
         if (ROOT / file).exists():
             (folder / "source" / file).parent.mkdir(parents=True, exist_ok=True)

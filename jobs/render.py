@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import NightshiftError, Permanent, SpecError
+from schemas.errors import NightshiftError, SpecError
+from schemas.extras import missing_extra
 from schemas.task import Kind, Task
 
 Row = dict[str, Any]
@@ -43,10 +44,7 @@ def _drawer(task: Task) -> Callable[[Row, Callable[[Row], bytes]], Any]:
         else:
             sketch = _picture(task.id)
     except ImportError as error:
-        raise Permanent(
-            f"drawing needs a package that isn't installed here, {error.name}: pip install 'nightshift[vision,audio]'",
-            code="missing_extra",
-        ) from error
+        raise missing_extra("drawing", "vision,audio", error) from error
 
     def draw(row: Row, fetch: Callable[[Row], bytes]) -> Any:
         place = f"{row['source_uri']}, row {row['source_row']}"

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="forbid")
 
     redis_url: SecretStr | None = Field(None, description="The Redis of a deployment; none runs everything here.")
-    home: Path = Field(Path("~/.nightshift"), description="Logs, cached models and, by default, the catalog.")
+    home: Path = Field(
+        Path("~/.nightshift"), description="Logs, cached models and, by default, the catalog.", validate_default=True
+    )
     catalog: str | None = Field(None, description="Where a pointer to each job is kept; by default under `home`.")
 
     allowed_inputs: list[str] = Field(["*"], description="Prefixes of inputs; `*` allows all.")
@@ -96,7 +98,20 @@ class Settings(BaseSettings):
     def _is_named(cls, home: Path) -> Path:
         if home == Path():
             raise ValueError("names no folder")
-        return home
+        return home.expanduser().absolute()
+
+    @field_validator("tokens_file")
+    @classmethod
+    def _is_absolute(cls, file: Path | None) -> Path | None:
+        """Child processes run in a folder of their own."""
+        return file and file.expanduser().absolute()
+
+    @field_validator("catalog")
+    @classmethod
+    def _is_whole(cls, catalog: str | None) -> str | None:
+        if not catalog or "://" in catalog:
+            return catalog
+        return str(Path(catalog).expanduser().absolute())
 
     @field_validator("notify_secret")
     @classmethod
@@ -143,16 +158,12 @@ class Settings(BaseSettings):
             raise SpecError(problems) from None
 
     @property
-    def home_dir(self) -> Path:
-        return self.home.expanduser().absolute()
-
-    @property
     def catalog_uri(self) -> str:
-        return self.catalog or str(self.home_dir / "catalog")
+        return self.catalog or str(self.home / "catalog")
 
     @property
     def tokens_path(self) -> Path:
-        return self.tokens_file.expanduser().absolute() if self.tokens_file else self.home_dir / "tokens.json"
+        return self.tokens_file or self.home / "tokens.json"
 
     @property
     def losses(self) -> tuple[int, int, int]:

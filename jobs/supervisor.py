@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -88,17 +87,7 @@ class Supervisor:
         return children
 
     def _child(self, name: str, app: str, queues: list[str], env: dict[str, str]) -> _Child:
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "--quiet",
-            "-A",
-            app,
-            "worker",
-            "-n",
-            f"{name}-{self._name}@%h",
-        ]
+        command = processes.python("celery", "--quiet", "-A", app, "worker", "-n", f"{name}-{self._name}@%h")
         command += ["-Q", ",".join(queues), "--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
         return _Child(name, command, env)
 
@@ -145,7 +134,7 @@ class Supervisor:
             event(_log, "process_exited", logging.WARNING, process=child.name, status=code, restart_s=delay)
             child.process, child.not_before = None, now + delay
         if now >= child.not_before:
-            child.process = processes.start(child.command, child.env)
+            child.process = processes.start(child.command, child.env, self._runtime)
             child.started = now
 
     def _sweep_on_time(self) -> None:

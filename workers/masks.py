@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import Permanent
+from schemas.extras import missing_extra
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,7 @@ def require_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
-        raise Permanent(
-            f"image-segmentation needs pycocotools ({error}); install it with: pip install 'nightshift[vision]'",
-            code="missing_extra",
-        ) from error
+        raise missing_extra("image-segmentation", "vision", error) from error
 
 
 def masks(starts: np.ndarray, values: np.ndarray, size: tuple[int, int], numbers: Sequence[int]) -> list[Mask]:

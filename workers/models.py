@@ -54,11 +54,11 @@ class ModelCache:
         folder = None
         dtype = self._dtype(job)
         if dtype is None:
-            folder = local_folder(job.model, self._storage, self._settings.home_dir)
+            folder = local_folder(job.model, self._storage, self._settings.home)
             dtype = pick_dtype(job.spec.dtype, stored_dtype(folder), self.device)
         key = (job.model.source, job.model.revision, dtype, self.device, handler)
         if key not in self._held:
-            folder = folder or local_folder(job.model, self._storage, self._settings.home_dir)
+            folder = folder or local_folder(job.model, self._storage, self._settings.home)
             with loading():
                 self._held[key] = self._load(handler, folder, dtype, job.model)
             self._make_room(key)

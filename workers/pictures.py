@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import Permanent, RecordError
+from schemas.errors import RecordError
+from schemas.extras import missing_extra
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,10 +96,7 @@ def require_pillow() -> None:
             WebPImagePlugin,
         )
     except ImportError as error:
-        raise Permanent(
-            f"tasks over images need Pillow ({error}); install it with: pip install 'nightshift[vision]'",
-            code="missing_extra",
-        ) from error
+        raise missing_extra("a task over images", "vision", error) from error
 
 
 def _upright(opened: "Image.Image") -> "Image.Image":

@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import Permanent, RecordError
+from schemas.errors import RecordError
+from schemas.extras import missing_extra
 
 try:
     import av
     import soxr
 except ImportError as error:
-    raise Permanent(
-        f"sound needs a package that isn't installed here, {error.name}: pip install 'nightshift[audio]'",
-        code="missing_extra",
-    ) from error
+    raise missing_extra("a task over audio", "audio", error) from error
 
 #: Seconds in a block.
 BLOCK_S = 5

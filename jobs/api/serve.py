@@ -59,7 +59,7 @@ def _deployment(settings: Settings) -> Iterator[tuple[Settings, Callable[[], Non
     if settings.redis_url is not None:
         yield settings, lambda: None
         return
-    log = settings.home_dir / "logs" / "api-worker.log"
+    log = settings.home / "logs" / "api-worker.log"
     with embedded(settings, list(Group), None, log) as (own, alive):
         yield own, alive
 

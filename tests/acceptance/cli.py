@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.servers import running
 
-NIGHTSHIFT = [sys.executable, "-m", "jobs.cli.main"]
+NIGHTSHIFT = [sys.executable, "-m", "nightshift"]
 
 
 @dataclass(frozen=True)

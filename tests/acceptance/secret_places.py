@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import httpx
+import httpx2
 import psutil
 import redis
 
@@ -145,14 +145,14 @@ class Asked:
     def __init__(self, url: str, tokens: dict[str, str], search: Search) -> None:
         self._tokens = tokens
         self._search = search
-        self._http = httpx.Client(base_url=url, timeout=120, event_hooks={"response": [self._read]})
+        self._http = httpx2.Client(base_url=url, timeout=120, event_hooks={"response": [self._read]})
 
-    def _read(self, answer: httpx.Response) -> None:
+    def _read(self, answer: httpx2.Response) -> None:
         said = f"{answer.status_code} {answer.headers.raw}\n".encode() + answer.read()
         self._search.add(f"answer: {answer.request.method} {answer.request.url.path}", said)
         self._search.add(f"answer: {answer.request.method} {answer.request.url.path}", answer.content)
 
-    def __call__(self, method: str, path: str, token: str | None = "search", **more: Any) -> httpx.Response:
+    def __call__(self, method: str, path: str, token: str | None = "search", **more: Any) -> httpx2.Response:
         headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {self._tokens[token]}"} if token else {})
         return self._http.request(method, path, headers=headers, **more)
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,7 +82,7 @@ def test_a_user_with_a_token_from_curl_to_results(
         job = json.loads(body)
         assert f"location: /v1/jobs/{job['id']}" in head.lower()
         assert (job["found"], job["labels"]) == ("nothing", {"a": "b", "tenant": "search"})
-        with httpx.stream("GET", f"{url}/v1/jobs/{job['id']}/events", headers=headers, timeout=120) as stream:
+        with httpx2.stream("GET", f"{url}/v1/jobs/{job['id']}/events", headers=headers, timeout=120) as stream:
             seen = list(sse(stream))
         assert {name for name, _ in seen[:-1]} == {"progress"}
         assert seen[-1][0] == "end"
@@ -90,14 +90,14 @@ def test_a_user_with_a_token_from_curl_to_results(
         rows, cursor = [], None
         while True:
             params = {"limit": 70} | ({"cursor": cursor} if cursor else {})
-            page = httpx.get(f"{url}/v1/jobs/{job['id']}/results", headers=headers, params=params).json()
+            page = httpx2.get(f"{url}/v1/jobs/{job['id']}/results", headers=headers, params=params).json()
             rows += page["rows"]
             cursor = page["next"]
             if cursor is None:
                 break
         assert [row["id"] for row in rows] == list(range(300))
         assert all(row["prediction"]["label"] for row in rows)
-        listed = httpx.get(f"{url}/v1/jobs", headers=headers, params={"label": "a:b"}).json()
+        listed = httpx2.get(f"{url}/v1/jobs", headers=headers, params={"label": "a:b"}).json()
         assert [one["id"] for one in listed["jobs"]] == [job["id"]]
     for log in ("api.log", "worker.log"):
         assert secret_of(headers["Authorization"]) not in (tmp_path / log).read_text()
@@ -120,7 +120,7 @@ def test_who_may_not_is_refused(
     readonly = new_token("search", "--scopes", "read")
     model, output = f"{s3}/raw/search/model", f"{s3}/annotated/search/x/"
     good = spec(model, f"{s3}/raw/search/in.parquet", output)
-    with server(tmp_path / "api.log") as url, httpx.Client(base_url=url, timeout=60) as http:
+    with server(tmp_path / "api.log") as url, httpx2.Client(base_url=url, timeout=60) as http:
         assert http.post("/v1/jobs", json=good).status_code == 401
         assert http.get("/v1/jobs", headers={"Authorization": "Bearer nst_0_wrong"}).status_code == 401
         assert http.post("/v1/jobs", json=good, headers=readonly).status_code == 403
@@ -198,15 +198,17 @@ def test_one_key_from_twenty_threads_makes_one_job(
     file = write_reviews(tmp_path / "in.parquet", sentences(30))
     headers = headers | {"Idempotency-Key": "night-of-the-20th"}
 
-    def send(number: int) -> httpx.Response:
-        return httpx.post(f"{url}/v1/jobs", json=spec(classifier, file, tmp_path / "out"), headers=headers, timeout=120)
+    def send(number: int) -> httpx2.Response:
+        return httpx2.post(
+            f"{url}/v1/jobs", json=spec(classifier, file, tmp_path / "out"), headers=headers, timeout=120
+        )
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(send, range(20)))
     assert {answer.status_code for answer in answers} == {202}, {a.text for a in answers if a.status_code != 202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(list((tmp_path / "home" / "catalog" / "jobs").iterdir())) == 1
-    other = httpx.post(f"{url}/v1/jobs", json=spec(classifier, file, tmp_path / "two"), headers=headers)
+    other = httpx2.post(f"{url}/v1/jobs", json=spec(classifier, file, tmp_path / "two"), headers=headers)
     assert other.status_code == 422
     assert other.json()["errors"][0]["field"] == "Idempotency-Key"
 
@@ -317,7 +319,7 @@ def test_without_redis_it_says_what_storage_knows(
         assert client.results(done.id).num_rows == 60
         assert client.job(waiting.id).status == "unknown"
         assert [one.status for one in client.jobs()] == ["unknown", "succeeded"]
-        assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "redis": "away"}
+        assert httpx2.get(f"{url}/readyz").json() == {"status": "ready", "redis": "away"}
         for ask in (
             lambda: client.submit(spec(classifier, file, tmp_path / "three")),
             lambda: client.cancel(waiting.id),
@@ -326,7 +328,7 @@ def test_without_redis_it_says_what_storage_knows(
             with pytest.raises(ServiceUnavailable, match="Redis"):
                 ask()
         assert not (tmp_path / "three").exists(), "nothing was written for a job that nobody could be told of"
-        refused = httpx.get(f"{url}/v1/workers", headers=headers)
+        refused = httpx2.get(f"{url}/v1/workers", headers=headers)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         begun = time.monotonic()
         for _ in range(10):
@@ -346,8 +348,8 @@ def test_embedded_on_loopback_no_token_is_needed(classifier: Path, tmp_path: Pat
             job = client.submit(spec(classifier, file, tmp_path / "out"))
             assert client.wait(job.id, timeout_s=120).records == 40
         for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
-            assert httpx.get(f"{url}/v1/jobs", headers=headers).status_code == 403
-        metrics = httpx.get(f"{url}/metrics").text
+            assert httpx2.get(f"{url}/v1/jobs", headers=headers).status_code == 403
+        metrics = httpx2.get(f"{url}/metrics").text
         assert 'nightshift_http_requests_total{method="POST",route="/v1/jobs",status="202"} 1.0' in metrics
         assert "nightshift_redis_up 1.0" in metrics
 
@@ -371,7 +373,7 @@ def test_sigterm_ends_it_with_streams_open(settings: Settings, classifier: Path,
     try:
         with client_of((url, headers), tries=10) as client:
             job = client.submit(spec(classifier, file, tmp_path / "out"))
-        with httpx.stream("GET", f"{url}/v1/jobs/{job.id}/events", headers=headers, timeout=60) as stream:
+        with httpx2.stream("GET", f"{url}/v1/jobs/{job.id}/events", headers=headers, timeout=60) as stream:
             events = sse(stream)
             assert next(events)[1]["status"] == "planning"
             begun = time.monotonic()
@@ -397,7 +399,7 @@ def test_a_quota_of_running_jobs(settings: Settings, classifier: Path, tmp_path:
 
         def send(number: int) -> int:
             body = spec(classifier, file, tmp_path / f"out-{number}")
-            return httpx.post(f"{url}/v1/jobs", json=body, headers=headers, timeout=60).status_code
+            return httpx2.post(f"{url}/v1/jobs", json=body, headers=headers, timeout=60).status_code
 
         with ThreadPoolExecutor(6) as pool:
             assert sorted(pool.map(send, range(6))) == [202, 202, 429, 429, 429, 429]
@@ -406,7 +408,7 @@ def test_a_quota_of_running_jobs(settings: Settings, classifier: Path, tmp_path:
 def test_bodies_that_are_no_specs(api: tuple[str, dict[str, str]]) -> None:
     url, headers = api
     as_json = headers | {"Content-Type": "application/json"}
-    ask: Callable[..., httpx.Response] = httpx.post
+    ask: Callable[..., httpx2.Response] = httpx2.post
     for body, status in (
         (b"", 400), (b"{", 400), (b"[]", 422), (b"NaN", 400), (b"1" * 5000, 400), (b"[" * 100_000, 400),
         (b'{"task": "\\ud800"}', 400), (b" " * (2 << 20), 413), (b'{"task": {"a": []}}', 422),

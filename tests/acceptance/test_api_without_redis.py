@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from jobs.settings import Settings
 from tests.acceptance.api import new_token, server, sse
@@ -62,11 +62,11 @@ def test_every_route_while_redis_is_away(settings: Settings, classifier: Path, t
     nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
     with (
         server(tmp_path / "api.log", NIGHTSHIFT_ALLOW_FILES="true", NIGHTSHIFT_REDIS_URL=nowhere) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=60) as http,
+        httpx2.Client(base_url=url, headers=headers, timeout=60) as http,
     ):
         new = spec(classifier, file, tmp_path / "new")
 
-        def ask(route: str) -> tuple[httpx.Response, Any]:
+        def ask(route: str) -> tuple[httpx2.Response, Any]:
             method, path = route.split()
             body = new if route in ("POST /v1/jobs", "POST /v1/jobs:plan") else None
             with http.stream(method, path, json=body) as answer:

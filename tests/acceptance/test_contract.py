@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from openapi_spec_validator import validate
 
@@ -54,7 +54,7 @@ def _succeeded(log: Path) -> set[str]:
 def test_the_openapi_document_is_right(settings: Settings, tmp_path: Path) -> None:
     new_token("docs", "--scopes", "read")
     with server(tmp_path / "api.log") as url:
-        document = httpx.get(f"{url}/openapi.json").json()
+        document = httpx2.get(f"{url}/openapi.json").json()
     validate(document)
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))

@@ -21,7 +21,7 @@ FILES = Path(__file__).parent / "deadly_task"
 def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """Commands of this test run on a copy of the packages that has the deadly task among its tasks."""
     root = tmp_path / "copy"
-    for name in ("schemas", "jobs", "workers"):
+    for name in ("nightshift", "schemas", "jobs", "workers"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         if (FILES / name).exists():
             shutil.copytree(FILES / name, root / name, dirs_exist_ok=True)

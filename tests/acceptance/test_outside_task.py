@@ -26,7 +26,7 @@ TASK = "next-sentence-prediction"
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packages and the tests with the three files among them."""
     root = tmp_path_factory.mktemp("copy")
-    for name in ("schemas", "jobs", "workers", "tests"):
+    for name in ("nightshift", "schemas", "jobs", "workers", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(FILES.name, "__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     name = TASK.replace("-", "_")
@@ -49,7 +49,7 @@ def python(copy: Path, *arguments: object) -> Done:
 
 
 def nightshift(copy: Path, *arguments: object) -> Done:
-    return python(copy, "jobs.cli.main", *arguments)
+    return python(copy, "nightshift", *arguments)
 
 
 def test_the_catalogue_lists_it(copy: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,7 +40,7 @@ BOUND_S = 240.0
 
 def copy_packages(root: Path) -> Path:
     """The packages with the stub task's files; each of the two Celery apps imports the failpoints."""
-    for name in ("schemas", "jobs", "workers"):
+    for name in ("nightshift", "schemas", "jobs", "workers"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(OVERLAY, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "ruff.toml"))
     for app in APPS:
@@ -190,14 +190,14 @@ class Stage:
             end(family)
 
     @contextmanager
-    def api(self) -> Iterator[httpx.Client]:
+    def api(self) -> Iterator[httpx2.Client]:
         """A `nightshift api` of the copy, asked with a token that may do everything."""
-        home = self.settings.home_dir
+        home = self.settings.home
         secret = Tokens(home / "tokens.json").new("stage", [Scope.SUBMIT, Scope.READ], ["*"], ["*"])[1]
         env = self.settings.environment({"PYTHONPATH": str(self.copy), "NIGHTSHIFT_ALLOW_FILES": "true"})
         with (
             server(self.folder / "api.log", cwd=self.copy, **env) as url,
-            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as http,
+            httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as http,
         ):
             yield http
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from jobs.files import read_job
@@ -89,7 +89,7 @@ def test_the_api_while_redis_goes_and_comes(copy: Path, stub_task: None, tmp_pat
     with RedisServer(tmp_path, persistent=False) as redis_server, TcpProxy(redis_server.port) as proxy:
         stage = make_stage(copy, tmp_path, f"redis://127.0.0.1:{proxy.port}/0")
 
-        def post(http: httpx.Client, number: int) -> httpx.Response:
+        def post(http: httpx2.Client, number: int) -> httpx2.Response:
             spec = {"task": "noise", "model": str(stage.model), "input": {"uri": str(file)}}
             spec |= {"output": {"uri": str(tmp_path / "out" / str(number))}}
             return http.post("/v1/jobs", json=spec, headers={"Idempotency-Key": f"night-{number}"})
@@ -117,13 +117,13 @@ def test_the_api_while_redis_goes_and_comes(copy: Path, stub_task: None, tmp_pat
 
 
 def _submissions(
-    post: Callable[[int], httpx.Response], proxy: TcpProxy, killed: RedisServer | None
-) -> list[httpx.Response]:
+    post: Callable[[int], httpx2.Response], proxy: TcpProxy, killed: RedisServer | None
+) -> list[httpx2.Response]:
     """The answers to submissions one after the other, while Redis goes away twice for 3 s."""
     over = threading.Event()
 
-    def submit() -> list[httpx.Response]:
-        answers: list[httpx.Response] = []
+    def submit() -> list[httpx2.Response]:
+        answers: list[httpx2.Response] = []
         while not over.wait(0.1):
             answers.append(post(len(answers)))
         return answers

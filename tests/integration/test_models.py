@@ -146,9 +146,9 @@ def test_a_fetch_that_was_cut_off_is_begun_again(
         client.upload_file(str(path), bucket, f"m/{path.name}")
     spec = spec_for(own, str(texts), f"{tmp_path}/out").model_copy(update={"model": f"{s3}/m/"})
     model = validate(spec, Storage(), settings).model
-    aside = settings.home_dir / "models" / f"{model.revision}.part"
+    aside = settings.home / "models" / f"{model.revision}.part"
     aside.mkdir(parents=True)
     (aside / "model.safetensors").write_bytes(b"half")
-    folder = local_folder(model, Storage(), settings.home_dir)
+    folder = local_folder(model, Storage(), settings.home)
     assert (folder / "model.safetensors").read_bytes() == (own / "model.safetensors").read_bytes()
     assert not aside.exists()

@@ -142,7 +142,7 @@ def test_more_labels_than_there_are_are_all_of_them(vit: Path, settings: Setting
 
 def test_without_pillow_a_job_says_what_to_install(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(Permanent, match=r"pip install 'nightshift\[vision\]'") as error:
+    with pytest.raises(Permanent, match=r"pip install 'nightshift-inference\[vision\]'") as error:
         loaded_handler(TASK, vit)
     assert error.value.code == "missing_extra"
 

@@ -212,6 +212,6 @@ def test_equal_by_its_bytes() -> None:
 
 def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(Permanent, match=r"pip install 'nightshift\[vision\]'") as error:
+    with pytest.raises(Permanent, match=r"pip install 'nightshift-inference\[vision\]'") as error:
         Picture(b"a").rgb()
     assert error.value.code == "missing_extra"
