@@ -1,7 +1,7 @@
 """Webhooks sent: by threads of the control process, so that no receiver, however slow, holds up a plan or a manifest.
 
 At least once: Redis has what is due until it is settled, the sweep asks again, and where Redis is lost the catalog says
-which jobs aren't settled. A receiver knows a repetition by its Nightshift-Delivery.
+which jobs aren't settled. A receiver knows a repetition by its webhook-id.
 """
 
 import logging

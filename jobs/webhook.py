@@ -1,14 +1,18 @@
 """What a webhook says, how it is signed, which URLs may get one, and when it is sent again. See docs/operations.md.
 
-It says that a job has ended, and how; never what is in the results. The receiver checks `verified` on the raw body.
+It says that a job has ended, and how; never what is in the results. It is signed as Standard Webhooks has it
+(https://www.standardwebhooks.com), so that a receiver checks it with a library of its language.
 """
 
-import hashlib
+import base64
 import hmac
 import json
 import random
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from urllib.parse import urlsplit
+
+from standardwebhooks import Webhook
 
 from jobs.outbound import check_literal
 from jobs.settings import Settings
@@ -17,11 +21,6 @@ from schemas.errors import Permanent, SpecError
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
-TIMESTAMP = "Nightshift-Timestamp"
-SIGNATURE = "Nightshift-Signature"
-DELIVERY = "Nightshift-Delivery"
-#: Seconds that a timestamp may be off: an older request may be one that somebody recorded.
-TOLERANCE_S = 300
 _LONGEST_WAIT_S = 3600.0
 
 
@@ -56,31 +55,24 @@ def body(job: AcceptedJob, manifest: Manifest) -> bytes:
 
 
 def signing_key(secret: str, tenant: str) -> str:
-    """The key of one tenant's webhooks. Each has its own, so that no receiver can forge what another one gets."""
-    return hmac.new(secret.encode(), b"webhooks of " + tenant.encode(), hashlib.sha256).hexdigest()
+    """Return the key of one tenant's webhooks, in the form that receivers' libraries take: `whsec_` and base64.
+
+    Each tenant has its own, so that no receiver can forge what another one gets.
+    """
+    key = hmac.digest(secret.encode(), b"webhooks of " + tenant.encode(), "sha256")
+    return "whsec_" + base64.b64encode(key).decode()
 
 
 def headers(job: str, content: bytes, key: str, now: float) -> dict[str, str]:
-    """What a request bears: the same `Nightshift-Delivery` each time it is sent, which tells a repetition from news."""
-    timestamp = str(int(now))
+    """Return the headers of a request. `webhook-id` is the job's id, the same each time the webhook is sent."""
+    sent = datetime.fromtimestamp(int(now), UTC)
     return {
         "Content-Type": "application/json",
         "User-Agent": f"nightshift/{__version__}",
-        DELIVERY: job,
-        TIMESTAMP: timestamp,
-        SIGNATURE: f"v1={_signature(timestamp, content, key)}",
+        "webhook-id": job,
+        "webhook-timestamp": str(int(now)),
+        "webhook-signature": Webhook(key).sign(job, sent, content.decode()),
     }
-
-
-def verified(timestamp: str, signature: str, content: bytes, key: str, now: float) -> bool:
-    """For a receiver: whether the request is one of ours, and of now."""
-    if not timestamp.isdecimal() or abs(now - int(timestamp)) > TOLERANCE_S:
-        return False
-    return hmac.compare_digest(f"v1={_signature(timestamp, content, key)}".encode(), signature.encode())
-
-
-def _signature(timestamp: str, content: bytes, key: str) -> str:
-    return hmac.new(key.encode(), timestamp.encode() + b"." + content, hashlib.sha256).hexdigest()
 
 
 def next_try_s(tries: int, settings: Settings, jitter: float | None = None) -> float | None:

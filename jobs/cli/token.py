@@ -104,7 +104,7 @@ def revoke(id: str) -> None:
 
 
 def notify_key(settings: Settings, tenant: str) -> str | None:
-    """What the tenant's webhooks are signed with; None where none are sent."""
+    """Return the key that the tenant's webhooks are signed with; None if none are sent."""
     secret = settings.notify_secret
     return None if secret is None else signing_key(secret.get_secret_value(), tenant)
 

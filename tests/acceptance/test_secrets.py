@@ -115,7 +115,8 @@ class Scene:
         hashes = {f"the hash of {name}": hashlib.sha256(token.encode()).hexdigest() for name, token in tokens.items()}
         self.hashes = frozenset(hashes)
         own = {f"the token {name}": secret_of(token) for name, token in tokens.items()}
-        keys = {"the key of webhooks": signing_key(SECRETS["the webhook secret"], "search")}
+        key = signing_key(SECRETS["the webhook secret"], "search")
+        keys = {"the key of webhooks": key.removeprefix("whsec_")}
         self.search = Search(SECRETS | own | keys | hashes)
         self.typed: set[str] = set()
 

@@ -1,6 +1,9 @@
 """Webhooks without a network: which addresses may be asked, how a request is signed, when it is sent again."""
 
+import time
+
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs import webhook
 from jobs.outbound import check_literal, resolved
@@ -99,24 +102,35 @@ def test_without_a_key_nothing_is_promised() -> None:
         webhook.check_notify("https://hooks.example.com/", Settings.read())
 
 
-def test_a_signature_holds_for_its_body_key_and_time_alone() -> None:
+def test_a_signature_is_that_of_standard_webhooks() -> None:
     key = webhook.signing_key("secret", "search")
+    # printf 'webhooks of search' | openssl dgst -sha256 -hmac secret -binary | base64
+    assert key == "whsec_OkDyQ3DP/JAZ5pGrdm4Ko1NQAo48WXjP+MZGTSiB16Y="
     sent = webhook.headers("job-1", b"{}", key, 1_700_000_000.9)
-    stamp, signature = sent[webhook.TIMESTAMP], sent[webhook.SIGNATURE]
-    # openssl: printf '1700000000.{}' | openssl dgst -sha256 -hmac "$key"
-    assert (stamp, signature) == (
-        "1700000000",
-        "v1=33dd1a7d7cdcfc79b3e9e814b99720339587e9fc10140478d8d740c034ce41e7",
-    )
-    now = 1_700_000_100
-    assert webhook.verified(stamp, signature, b"{}", key, now)
-    assert not webhook.verified(stamp, signature, b"{ }", key, now)
-    assert not webhook.verified(stamp, signature, b"{}", webhook.signing_key("secret", "ads"), now)
-    assert not webhook.verified("1700000001", signature, b"{}", key, now)
-    assert not webhook.verified(stamp, signature, b"{}", key, now + webhook.TOLERANCE_S)
-    for broken in ("", "soon", "-1", "1e9"):
-        assert not webhook.verified(broken, signature, b"{}", key, now)
-    assert not webhook.verified(stamp, "é", b"{}", key, now)
+    # printf 'job-1.1700000000.{}' | openssl dgst -sha256 -mac HMAC -macopt hexkey:… -binary | base64
+    assert {name: value for name, value in sent.items() if name.startswith("webhook-")} == {
+        "webhook-id": "job-1",
+        "webhook-timestamp": "1700000000",
+        "webhook-signature": "v1,y0U7nO4fj6I7XO7nYzp3tAM5GuoUMGtNjBqx3w60+cs=",
+    }
+
+
+def test_a_signature_holds_for_its_id_time_body_and_key_alone() -> None:
+    key, now = webhook.signing_key("secret", "search"), time.time()
+    sent = webhook.headers("job-1", b'{"job": "job-1"}', key, now)
+    receiver = Webhook(key)
+    assert receiver.verify(b'{"job": "job-1"}', sent) == {"job": "job-1"}
+    forged = [
+        (receiver, b"{}", sent),
+        (receiver, b'{"job": "job-1"}', sent | {"webhook-id": "job-2"}),
+        (receiver, b'{"job": "job-1"}', sent | {"webhook-timestamp": str(int(now) + 1)}),
+        (receiver, b"{}", webhook.headers("job-1", b"{}", key, now - 400)),
+        (Webhook(webhook.signing_key("secret", "ads")), b'{"job": "job-1"}', sent),
+        (Webhook(webhook.signing_key("another", "search")), b'{"job": "job-1"}', sent),
+    ]
+    for by, content, bearing in forged:
+        with pytest.raises(WebhookVerificationError):
+            by.verify(content, bearing)
 
 
 def test_waits_grow_and_end() -> None:
