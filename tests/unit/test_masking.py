@@ -1,13 +1,14 @@
 """Masking: what looks like a secret goes, what a text is about stays, and no text makes it slow."""
 
-import time
+import re
 
 import pytest
 
 from schemas.errors import Problem, RecordError, SpecError
 from schemas.job import parse_spec
 from schemas.manifest import ErrorInfo
-from schemas.masking import masked, shown
+from schemas.masking import _RULES, masked, shown
+from tests.unit.regex_steps import Steps
 
 SIGNED = "https://b.s3.amazonaws.com/k.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%2F2026&X-Amz-Signature=5e5e"
 
@@ -66,13 +67,31 @@ def test_of_a_mapping_where_none_belongs_only_that_is_said() -> None:
     assert "5e5e" not in str(refused.value)
 
 
-def test_no_text_is_slow() -> None:
-    def seconds(piece: str, size: int) -> float:
-        text = piece * (size // len(piece))
-        begun = time.process_time()
-        masked(text)
-        return time.process_time() - begun
+#: How a text begins, and what it goes on with again and again.
+TEXTS = [
+    ("", "a://b:"), ("", "://"), ("", "://@"), ("", "a" * 20 + "://"), ("a://", "b"), ("a://", "b:"), ("", "?key="),
+    ("?key=", "%2"), ("", "?key=%2"), ("", "%3Fsig%3D"), ("", "AWS4-HMAC-SHA256 "), ("", "Bearer "), ("Bearer", " "),
+    ("", "nst_0_"), ("nst_", "0"), ("hf_", "a"),
+]  # fmt: skip
 
-    for piece in ("a://b:", "://", "?key=", "%3Fsig%3D", "a" * 20 + "://", "nst_0_", "AWS4-HMAC-SHA256 ", "?key=%2"):
-        # Four times the text is about four times the work, where sixteen would be that of a square.
-        assert seconds(piece, 400_000) < 10 * max(seconds(piece, 100_000), 0.005), piece
+
+def growth(pattern: "re.Pattern[str]", first: str, piece: str, least: int = 1000) -> float:
+    """Return how many times more steps a search takes over four times the text: 4, or 16 if they are its square."""
+    counts = []
+    for size in (least, 4 * least):
+        text = first + piece * (size // len(piece))
+        steps = Steps(pattern)
+        assert steps.matches(text) == len(pattern.findall(text)), "the steps that are counted are of another pattern"
+        counts.append(steps.count)
+    return counts[1] / counts[0]
+
+
+@pytest.mark.parametrize(("first", "piece"), TEXTS)
+def test_no_text_is_slow(first: str, piece: str) -> None:
+    assert all(growth(pattern, first, piece) < 6 for _, pattern, _ in _RULES)
+
+
+def test_without_its_limits_a_rule_would_be_slow() -> None:
+    pattern = _RULES[0][1]
+    endless = re.compile(re.sub(r"\{0,\d+\}", "*", pattern.pattern), pattern.flags)
+    assert growth(endless, "", "a://b:", 300) > 12
