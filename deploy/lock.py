@@ -1,8 +1,8 @@
-"""Write the requirements files of the images, deploy/locks/*.txt, from uv.lock: `python deploy/lock.py UV [--check]`.
+"""Write the requirements of the images, deploy/locks/*.txt, from uv.lock: `python deploy/lock.py UV [--check]`.
 
-uv.lock alone decides on versions. The one file that it does not know is torch for CPUs, which is on PyTorch's own index:
-its hashes are fetched if the locked version of torch has changed, with the options of `uv pip compile` in TORCH_CPU.
-`--check` writes nothing, and fails if a file differs.
+uv.lock alone decides on versions. The one file that it does not know is torch for CPUs, which is on PyTorch's own
+index: its hashes are fetched if the locked version of torch has changed, with the options of `uv pip compile` in
+TORCH_CPU. `--check` writes nothing, and fails if a file differs.
 """
 
 import os

@@ -4,15 +4,17 @@ Each setting follows from a fault that was seen; docs/decisions/0003 lists them.
 nowhere else: losing one, or getting it twice, does no harm.
 """
 
-from celery import Celery
-from celery.signals import setup_logging, worker_shutting_down
-from kombu.exceptions import OperationalError
+from typing import TYPE_CHECKING
+
+from celery import Celery  # imports itself at its first use
 
 from jobs import logs
 from jobs.settings import Settings
-from jobs.state import State
 from schemas.errors import ServiceUnavailable
-from schemas.task import Task
+
+if TYPE_CHECKING:
+    from jobs.state import State
+    from schemas.task import Task
 
 RUN_SHARD = "run_shard"
 PLAN_JOB = "plan_job"
@@ -68,6 +70,8 @@ def make_app(settings: Settings, name: str) -> Celery:
 
 def serve(app: Celery, settings: Settings, module: str) -> None:
     """Make this process a server of the app's functions, which `module` defines: called by the entry points alone."""
+    from celery.signals import setup_logging, worker_shutting_down
+
     app.conf.include = [module]
     logs.configure(settings.log_level, settings.log_format)
     # Connected, so that Celery sets up no logging of its own, in this process or the child it spawns.
@@ -83,7 +87,7 @@ class Broker:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def release(self, state: State, task: Task) -> int:
+    def release(self, state: "State", task: "Task") -> int:
         """Send as many messages as are missing for the task's waiting shards, up to its window; how many.
 
         A message is a ticket, and names no shard: which one runs is chosen when it is taken (docs/decisions/0010).
@@ -105,6 +109,8 @@ class Broker:
         self._send(NOTIFY_JOB, CONTROL_QUEUE, {"job": job, "output": output})
 
     def _send(self, function: str, queue: str, message: dict[str, object]) -> None:
+        from kombu.exceptions import OperationalError
+
         try:
             self._app.send_task(function, kwargs=message, queue=queue)
         except OperationalError as error:

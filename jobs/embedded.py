@@ -1,9 +1,10 @@
-"""The embedded default: a private Redis and one supervisor, for as long as a command runs; a deployment's own code."""
+"""The embedded default: a private Redis and the processes of a worker, for as long as a command runs. The code is a
+deployment's own.
+"""
 
 import logging
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,49 +12,70 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import redis
-
-from jobs import processes
+from jobs import logs, processes
+from jobs.celery_processes import CeleryProcesses
 from jobs.logs import event
 from jobs.settings import Settings
 from schemas.errors import ServiceUnavailable, SpecError
-from schemas.extras import pip_install
+from schemas.extras import check_installed, pip_install
 from schemas.task import Group
 
 _log = logging.getLogger(__name__)
+#: What is logged about the processes, and not about the command that started them.
+_LOGGERS = [f"jobs.{name}" for name in ("supervisor", "celery_processes", "oversight", "sweep", "rebuild", "embedded")]
 
 
 @contextmanager
 def embedded(
-    settings: Settings, groups: list[Group], workers: int | None, log: Path
+    settings: Settings, groups: list[Group], workers: int | None, log_name: str
 ) -> Iterator[tuple[Settings, Callable[[], None]]]:
-    """Settings of a private Redis, with a supervisor serving these groups. Both are gone when the context is left.
+    """Settings of a private Redis, with processes that serve these groups. Both are gone when the context is left.
 
-    The second value raises ServiceUnavailable where the supervisor has gone. Its log is appended to `log`.
+    The second value raises ServiceUnavailable if Redis has ended. What both log is appended to `log_name` in the home's
+    `logs/`. Raise SpecError if a package is missing that the groups need, ServiceUnavailable if there is no Redis to
+    run: before anything is written.
     """
-    make_home(settings)
-    with private_redis(log) as (url, server):
-        given = {name: getattr(settings, name) for name in settings.model_fields_set}
-        # The catalog's other jobs were run by commands of their own, and some may be still.
-        own = Settings.read(**given | {"redis_url": url, "rebuild": False})
-        command = processes.python("nightshift", "worker", "--groups", ",".join(groups))
-        if workers is not None:
-            command += ["--processes", str(workers)]
-        supervisor = processes.start(command, own.environment(os.environ), make_home(settings), log)
+    for group in groups:
+        check_installed(group)
+    binary = redis_server()
+    log = _make_logs(settings) / log_name
+    handler = logs.to_file(log, _LOGGERS, settings.log_level, settings.log_format)
+    try:
+        with _private_redis(binary, log) as server:
+            given = {name: getattr(settings, name) for name in settings.model_fields_set}
+            # The catalog's other jobs were run by commands of their own, and some may be still.
+            own = Settings.read(**given | {"redis_url": server.url, "rebuild": False})
+            children = CeleryProcesses(own, groups, workers, log)
+            try:
+                children.keep()
+                with _supervised(own, children):
+                    server.wait_until_up()
+                    yield own, server.check
+            finally:
+                children.remove_files()
+    finally:
+        handler.close()
 
-        def alive() -> None:
-            for name, process in (("worker", supervisor), ("private Redis", server)):
-                if process.poll() is not None:
-                    raise ServiceUnavailable(f"the {name} ended unexpectedly, status {process.returncode}; see {log}")
 
-        try:
-            yield own, alive
-        finally:
-            processes.stop([supervisor], settings.grace_s + 5)
+@contextmanager
+def _supervised(settings: Settings, children: CeleryProcesses) -> Iterator[None]:
+    try:
+        # Imported while the processes start: this takes half a second, and they take longer.
+        from jobs.supervisor import Supervisor
+
+        supervisor = Supervisor(settings, children)
+    except BaseException:
+        children.stop(settings.grace_s)
+        raise
+    supervisor.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()
 
 
-def make_home(settings: Settings) -> Path:
-    """The folder of the logs, made where it isn't there. Raises SpecError where it can't be."""
+def _make_logs(settings: Settings) -> Path:
+    """Return the folder of the logs, which is made if it isn't there. Raise SpecError if it can't be."""
     logs = settings.home / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -62,19 +84,54 @@ def make_home(settings: Settings) -> Path:
     return logs
 
 
+class _PrivateRedis:
+    """A Redis server of our own, on a socket in a folder that only this user can enter."""
+
+    def __init__(self, binary: Path, folder: Path, log: Path) -> None:
+        self._socket = folder / "redis.sock"
+        self._log = log
+        command = [str(binary), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--maxmemory-policy", "noeviction"]
+        self.process = processes.start(command, os.environ, folder, log)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}"
+
+    def wait_until_up(self) -> None:
+        """Raise ServiceUnavailable if the server doesn't answer."""
+        import redis
+
+        deadline = time.monotonic() + 20
+        with redis.Redis(unix_socket_path=str(self._socket)) as client:
+            while True:
+                try:
+                    client.ping()
+                    break
+                except redis.ConnectionError:
+                    if self.process.poll() is not None or time.monotonic() > deadline:
+                        raise ServiceUnavailable(f"the private Redis didn't start; see {self._log}") from None
+                    time.sleep(0.02)
+        event(_log, "private_redis_started")
+
+    def check(self) -> None:
+        """Raise ServiceUnavailable if the server has ended."""
+        status = self.process.poll()
+        if status is not None:
+            raise ServiceUnavailable(f"the private Redis ended unexpectedly, status {status}; see {self._log}")
+
+
 @contextmanager
-def private_redis(log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """URL and process of a Redis server of our own, on a socket in a temporary folder that only this user can enter."""
+def _private_redis(binary: Path, log: Path) -> Iterator[_PrivateRedis]:
+    """A server that may not answer yet."""
     folder = Path(tempfile.mkdtemp(prefix="nightshift-"))
-    socket = folder / "redis.sock"
-    command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
-    command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--maxmemory-policy", "noeviction"]
-    server = processes.start(command, os.environ, folder, log)
     try:
-        _wait_until_up(server, socket, log)
-        yield f"unix://{socket}", server
+        server = _PrivateRedis(binary, folder, log)
+        try:
+            yield server
+        finally:
+            processes.stop([server.process], 5)
     finally:
-        processes.stop([server], 5)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,18 +151,3 @@ def redis_server() -> Path:
             "NIGHTSHIFT_REDIS_URL"
         )
     return Path(installed)
-
-
-def _wait_until_up(server: "subprocess.Popen[bytes]", socket: Path, log: Path) -> None:
-    deadline = time.monotonic() + 20
-    client = redis.Redis(unix_socket_path=str(socket))
-    while True:
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise ServiceUnavailable(f"the private Redis didn't start; see {log}") from None
-            time.sleep(0.02)
-    client.close()
-    event(_log, "private_redis_started")

@@ -43,7 +43,7 @@ def estimate(validated: Validated, storage: Storage, settings: Settings) -> Esti
         "columns": base64.b64encode(validated.columns.serialize().to_pybytes()).decode(),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "workers.sample"],
+        [sys.executable, "-P", "-m", "workers.sample"],
         input=json.dumps(order),
         capture_output=True,
         check=False,

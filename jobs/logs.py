@@ -7,10 +7,11 @@ bound once by `bound` and added here. What looks like a secret is masked, in oth
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from schemas.masking import masked
@@ -58,6 +59,18 @@ def _quoted(value: Any) -> str:
     # A path or a name may hold what ends a line, or moves a terminal's cursor: it is written out as JSON has it.
     odd = not text.replace("\n", "").isprintable()
     return json.dumps(text, ensure_ascii=odd) if odd or not text or any(c in text for c in ' "=\n') else text
+
+
+def to_file(file: Path, loggers: Iterable[str], level: str, style: Literal["text", "json"]) -> logging.Handler:
+    """Append what these loggers say to a file, and to nothing else. The caller closes the handler that is returned."""
+    handler = logging.FileHandler(file, encoding="utf-8", delay=True)
+    handler.setFormatter(_Formatter(style))
+    for name in loggers:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level.upper())
+        logger.propagate = False
+    return handler
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:

@@ -1,11 +1,13 @@
 """Child processes that end with their parent, whatever ends it.
 
-Run as `python -m jobs.processes PARENT COMMAND…`, this module binds itself to its parent and becomes the command. (The
-usual place for that, `preexec_fn`, is not safe in a process that has threads.)
+Run as `python -m jobs.processes PARENT COMMAND…`, this module binds itself to its parent and becomes the command, or
+runs the module that `-m MODULE` names. (The usual place for that, `preexec_fn`, is not safe in a process that has
+threads.)
 """
 
 import ctypes
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,22 +19,17 @@ from typing import IO
 _PR_SET_PDEATHSIG = 1
 
 
-def python(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of ours, or of a package we need, whatever lies in the working folder."""
-    return [sys.executable, "-P", "-m", module, *arguments]
-
-
 def start(
     command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a command in a session of its own, so that Ctrl-C reaches this process alone.
+    """Start a program, or a Python module as `["-m", MODULE, …]`, in a session of its own: Ctrl-C reaches us alone.
 
     `cwd` is a folder of ours: Python and Celery look for modules in the working folder, and the user's may have some by
-    the same names. Output is appended to `log`, or goes where this process's goes. On Linux the command gets SIGTERM
-    when this process is gone, even if that was killed.
+    the same names. Output is appended to `log`, or goes where this process's goes. On Linux the child gets SIGTERM when
+    this process is gone, even if that was killed.
     """
-    wrapped = python(__name__, str(os.getpid()), *command)
-    safe = dict(env) | {"PYTHONSAFEPATH": "1"}  # for the processes that the command starts in turn
+    wrapped = [sys.executable, "-P", "-m", __name__, str(os.getpid()), *command]
+    safe = dict(env) | {"PYTHONSAFEPATH": "1"}  # for the processes that the child starts in turn
 
     def popen(output: IO[bytes] | None) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
@@ -65,13 +62,17 @@ def stop(processes: "Sequence[subprocess.Popen[bytes]]", grace_s: float) -> None
             process.wait()
 
 
-def _become(parent: int, command: list[str]) -> None:
+def _run(parent: int, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # gone before the call
             sys.exit(1)
-    os.execvp(command[0], command)
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        os.execvp(command[0], command)
 
 
 if __name__ == "__main__":
-    _become(int(sys.argv[1]), sys.argv[2:])
+    _run(int(sys.argv[1]), sys.argv[2:])

@@ -44,6 +44,11 @@ def extras_of(group: Group) -> list[str]:
     return ["worker", group.value] if group.value in EXTRAS else ["worker"]
 
 
+def installed_groups() -> list[Group]:
+    """Return the groups whose workers can run in this environment."""
+    return [group for group in Group if not any(missing_modules(extra) for extra in extras_of(group))]
+
+
 def check_installed(group: Group) -> None:
     """Raise SpecError if this environment lacks a package that the group's workers need."""
     lacking = {extra: modules for extra in extras_of(group) if (modules := missing_modules(extra))}

@@ -20,7 +20,7 @@ from jobs.state import State
 from jobs.storage import Storage
 from jobs.tokens import Tokens
 from schemas.errors import ServiceUnavailable
-from schemas.task import Group
+from schemas.extras import installed_groups
 
 #: Seconds that requests under way have when the server stops.
 _GRACE_S = 10
@@ -59,8 +59,7 @@ def _deployment(settings: Settings) -> Iterator[tuple[Settings, Callable[[], Non
     if settings.redis_url is not None:
         yield settings, lambda: None
         return
-    log = settings.home / "logs" / "api-worker.log"
-    with embedded(settings, list(Group), None, log) as (own, alive):
+    with embedded(settings, installed_groups(), None, "api-worker.log") as (own, alive):
         yield own, alive
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jobs.cli.lifecycle import accepted_job, exit_code, quiet_settings, run_to_end, say_end
+from jobs.cli.lifecycle import exit_code, quiet_settings, run_spec, say_end
 from jobs.cli.results import shown
 from jobs.demo import make_model, make_reviews
 from jobs.results import result_batches, to_rows
@@ -47,13 +47,12 @@ def demo(folder: str) -> None:
             "output": {"uri": str(place / "results")},
         }
     )
-    accepted = accepted_job(spec, storage, settings)
-    manifest = run_to_end(accepted, storage, settings, None, as_json=False)
-    say_end(manifest, accepted.job, as_json=False)
-    rows = list(chain.from_iterable(to_rows(batch) for batch in result_batches(accepted.job, storage)))
+    job, manifest = run_spec(spec, storage, settings, None, as_json=False)
+    say_end(manifest, job, as_json=False)
+    rows = list(chain.from_iterable(to_rows(batch) for batch in result_batches(job, storage)))
     for row in islice(rows, 5):
         click.echo(shown(row))
     same = sum(row["prediction"]["label"] == row["human"] for row in rows if row["error"] is None)
     click.echo(f"the model agrees with people on {same:,} of {len(rows):,} reviews")
-    click.echo(f"read them with anything that reads Parquet: {accepted.job.output}part-*.parquet")
+    click.echo(f"read them with anything that reads Parquet: {job.output}part-*.parquet")
     raise SystemExit(exit_code(manifest))

@@ -4,24 +4,25 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 
 from jobs import logs
 from jobs.broker import Broker, make_app
 from jobs.cli.progress import display, duration
-from jobs.embedded import embedded, make_home
+from jobs.embedded import embedded
 from jobs.retry import nothing_to_retry
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submit import Accepted, Found, accept, check_output, enqueue
+from jobs.submit import Accepted, Found, accept, check_output, enqueue, new_job_id
 from jobs.validate import Validated, validate, with_full_uris
 from jobs.watch import watch
 from schemas.errors import SpecError
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import JobStatus, Manifest
-from schemas.task import Group
+from schemas.task import Group, Task
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for scripts.")
 
@@ -30,25 +31,6 @@ def quiet_settings() -> Settings:
     settings = Settings.read()
     logs.configure("warning" if settings.log_level == "info" else settings.log_level, settings.log_format)
     return settings
-
-
-def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
-    """The job of the spec: the one that is there already, or a new one."""
-    spec = with_full_uris(spec)
-    found = check_output(spec, storage)
-    if found is not None:
-        return found
-    checked = validated(spec, storage, settings)
-    reachable(settings)
-    return accept(checked, storage, settings)
-
-
-def reachable(settings: Settings) -> None:
-    """Make sure that a job could be handed to somebody: else nothing is written for it."""
-    if settings.redis_url is not None:
-        State(settings).ping()
-    else:
-        make_home(settings)
 
 
 def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
@@ -60,48 +42,107 @@ def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
     return validate(spec, storage, settings)
 
 
+def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
+    """The job of the spec: the one that is there already, or a new one. Redis is seen to answer first."""
+    return check_output(spec, storage) or _accepted(spec, storage, settings)
+
+
+def _accepted(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
+    checked = validated(spec, storage, settings)
+    State(settings).ping()  # else nothing is written for it
+    return accept(checked, storage, settings)
+
+
+def run_spec(
+    spec: JobSpec, storage: Storage, settings: Settings, processes: int | None, as_json: bool
+) -> tuple[AcceptedJob, Manifest]:
+    """Accept the spec and run the job, or what is missing of the one that is there, to its end."""
+    spec = with_full_uris(spec)
+    there = check_output(spec, storage)
+    if there is not None:
+        return there.job, run_to_end(there, storage, settings, processes, as_json)
+    return run_accepted(
+        lambda: accept(validated(spec, storage, settings), storage, settings),
+        spec.task_schema, storage, settings, processes, as_json,
+    )  # fmt: skip
+
+
 def run_to_end(
     accepted: Accepted, storage: Storage, settings: Settings, processes: int | None, as_json: bool
 ) -> Manifest:
-    """Run what is missing of the job, with progress, and wait for its end. Ctrl-C ends the command with 130."""
-    job = accepted.job
+    """Run what is missing of the job, with progress, and wait for its end."""
     if accepted.manifest is not None:
-        if not as_json:
-            ended = f"{accepted.manifest.ended_at:%Y-%m-%d %H:%M} UTC"
-            click.echo(f"nothing to run: job {job.id} with this spec ended at {ended}", err=True)
-            if accepted.manifest.status is not JobStatus.SUCCEEDED:
-                status = accepted.manifest.status
-                click.echo(f"it {status}; what is missing can be run with: nightshift retry {job.output}", err=True)
-        return accepted.manifest
-    if accepted.found is Found.UNFINISHED and not as_json:
-        click.echo(f"going on with job {job.id}", err=True)
+        return _nothing_to_run(accepted.job, accepted.manifest, as_json)
+    task = accepted.job.spec.task_schema
+    return run_accepted(lambda: accepted, task, storage, settings, processes, as_json)[1]
+
+
+def run_accepted(
+    accept_job: Callable[[], Accepted],
+    task: Task,
+    storage: Storage,
+    settings: Settings,
+    processes: int | None,
+    as_json: bool,
+) -> tuple[AcceptedJob, Manifest]:
+    """Accept a job of this task once there is something to run it, and run it to its end. Ctrl-C exits with 130.
+
+    Without a deployment processes are started, and get ready while the job is validated. Nothing is written for a job
+    that can't be run here.
+    """
+    job: AcceptedJob | None = None
     try:
-        with _services(job, settings, processes) as (own, alive):
-            state = State(own)
-            state.ping()
-            enqueue(job, state, Broker(make_app(own, "cli")))
-            if not as_json:
-                click.echo(f"job {job.id} → {job.output}", err=True)
-            return _watched(job, state, storage, as_json, alive)
+        with _services(task, settings, processes) as services:
+            accepted = accept_job()
+            job = accepted.job
+            if accepted.manifest is not None:
+                return job, _nothing_to_run(job, accepted.manifest, as_json)
+            return job, services.run(accepted, storage, as_json)
     except KeyboardInterrupt:
-        if not as_json:
+        if job is not None and not as_json:
             _say_interrupted(job, settings)
         sys.exit(130)
 
 
+def _nothing_to_run(job: AcceptedJob, manifest: Manifest, as_json: bool) -> Manifest:
+    if not as_json:
+        ended = f"{manifest.ended_at:%Y-%m-%d %H:%M} UTC"
+        click.echo(f"nothing to run: job {job.id} with this spec ended at {ended}", err=True)
+        if manifest.status is not JobStatus.SUCCEEDED:
+            status = manifest.status
+            click.echo(f"it {status}; what is missing can be run with: nightshift retry {job.output}", err=True)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Services:
+    """What runs a job: the deployment, or Redis and processes of this command's own. `check` raises if they ended."""
+
+    settings: Settings
+    check: Callable[[], None] = lambda: None
+
+    def run(self, accepted: Accepted, storage: Storage, as_json: bool) -> Manifest:
+        job = accepted.job
+        if accepted.found is Found.UNFINISHED and not as_json:
+            click.echo(f"going on with job {job.id}", err=True)
+        state = State(self.settings)
+        enqueue(job, state, Broker(make_app(self.settings, "cli")))
+        if not as_json:
+            click.echo(f"job {job.id} → {job.output}", err=True)
+        return _watched(job, state, storage, as_json, self.check)
+
+
 @contextmanager
-def _services(
-    job: AcceptedJob, settings: Settings, processes: int | None
-) -> Iterator[tuple[Settings, Callable[[], None]]]:
-    """What runs the job: the deployment, or Redis and a worker of this command's own."""
+def _services(task: Task, settings: Settings, processes: int | None) -> Iterator[_Services]:
     if settings.redis_url is not None:
         if processes is not None:
             raise click.UsageError("--processes is for running without a deployment; NIGHTSHIFT_REDIS_URL is set")
-        yield settings, lambda: None
+        State(settings).ping()  # else nothing is written for the job
+        yield _Services(settings)
         return
-    log = settings.home / "logs" / f"{job.id}.log"
-    with embedded(settings, [Group.CONTROL, job.spec.task_schema.group], processes, log) as (own, alive):
-        yield own, alive
+    groups = [Group.CONTROL, task.group]
+    with embedded(settings, groups, processes, f"{new_job_id()}.log") as (own, check):
+        yield _Services(own, check)
 
 
 def _watched(job: AcceptedJob, state: State, storage: Storage, as_json: bool, alive: Callable[[], None]) -> Manifest:

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from jobs.cli.lifecycle import conclude, json_option, quiet_settings, reachable, run_to_end
+from jobs.cli.lifecycle import conclude, json_option, quiet_settings, run_accepted
 from jobs.cli.lookup import find_job
 from jobs.cli.run import processes_option
 from jobs.files import read_manifest
@@ -37,6 +37,8 @@ def retry(job: str, output: str | None, processes: int | None, as_json: bool) ->
         if as_json:
             click.echo(json.dumps({"job": None, "parent": parent.id}))
         return
-    reachable(settings)
-    accepted = accept_retry(parent, output, storage, settings)
-    conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
+    accepted, manifest = run_accepted(
+        lambda: accept_retry(parent, output, storage, settings),
+        parent.spec.task_schema, storage, settings, processes, as_json,
+    )  # fmt: skip
+    conclude(manifest, accepted, as_json)

@@ -11,6 +11,7 @@ from jobs.cli.lifecycle import (
     conclude,
     json_option,
     quiet_settings,
+    run_spec,
     run_to_end,
     skipped_words,
     validated,
@@ -49,8 +50,8 @@ def run(processes: int | None, as_json: bool, **options: Any) -> None:
     """
     settings = quiet_settings()
     storage = Storage()
-    accepted = accepted_job(spec_from_options(**options), storage, settings)
-    conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
+    job, manifest = run_spec(spec_from_options(**options), storage, settings, processes, as_json)
+    conclude(manifest, job, as_json)
 
 
 @click.command()
@@ -83,7 +84,7 @@ def submit(as_json: bool, **options: Any) -> None:
     """
     settings = quiet_settings()
     state = State(settings)  # says what is missing where no Redis is set up
-    accepted = accepted_job(spec_from_options(**options), Storage(), settings)
+    accepted = accepted_job(with_full_uris(spec_from_options(**options)), Storage(), settings)
     job = accepted.job
     if accepted.found is not Found.ENDED:
         enqueue(job, state, Broker(make_app(settings, "cli")))

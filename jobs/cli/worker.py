@@ -3,10 +3,12 @@
 import click
 
 from jobs import logs
+from jobs.celery_processes import CeleryProcesses
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.supervisor import Supervisor
 from schemas.errors import SpecError
+from schemas.extras import check_installed
 from schemas.task import Group
 
 
@@ -33,4 +35,6 @@ def worker(groups: str, processes: int | None) -> None:
             raise SpecError.of("--groups", f"there is no group {name!r}; groups: {', '.join(Group)}")
         chosen.append(Group(name))
     State(settings).ping()
-    Supervisor(settings, chosen, processes).run()
+    for group in chosen:
+        check_installed(group)
+    Supervisor(settings, CeleryProcesses(settings, chosen, processes)).run()

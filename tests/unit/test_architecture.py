@@ -80,7 +80,7 @@ def test_only_settings_read_the_environment() -> None:
         for line in file.read_text().splitlines()
         if "os.environ" in line and "environment(os.environ)" not in line
     }
-    assert readers <= {"jobs/settings.py", "jobs/supervisor.py", "jobs/embedded.py"}, readers
+    assert readers <= {"jobs/settings.py", "jobs/celery_processes.py", "jobs/embedded.py"}, readers
 
 
 def test_files_stay_readable() -> None:
