@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
@@ -92,17 +91,23 @@ def test_nobody_looks_behind_submissions() -> None:
 
 def test_a_tenant_with_a_quota_submits_one_job_after_the_other() -> None:
     who = replace(LOCAL, tenant="search", max_running_jobs=5)
-    one_at_a_time = threading.Lock()
+    one_at_a_time, go = threading.Lock(), threading.Event()
 
     def submit() -> bool:
         alone = one_at_a_time.acquire(blocking=False)
-        time.sleep(0.01)
+        go.wait()
         if alone:
             one_at_a_time.release()
         return alone
 
     async def scene() -> list[bool]:
         lanes = Lanes()
-        return await asyncio.gather(*(lanes.run("submit", who, submit) for _ in range(10)))
+        submissions = [asyncio.create_task(lanes.run("submit", who, submit)) for _ in range(10)]
+        try:
+            while lanes.of("submit", who).statistics().tasks_waiting < 9:
+                await asyncio.sleep(0)
+        finally:
+            go.set()
+        return await asyncio.gather(*submissions)
 
     assert run(scene()) == [True] * 10

@@ -1,15 +1,26 @@
 """Ids of jobs."""
 
-import time
+from datetime import datetime, timedelta, tzinfo
+
+import pytest
 
 from jobs.api.index import JOB_ID
 from jobs.submit import new_job_id
 
 
-def test_ids_of_one_second_sort_by_time() -> None:
-    ids = []
-    for _ in range(200):
-        ids.append(new_job_id())
-        time.sleep(0.002)
+class Clock(datetime):
+    """A clock that is a millisecond further each time it is asked."""
+
+    at = datetime(2026, 11, 20, 3, 15)
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Clock":
+        Clock.at += timedelta(milliseconds=1)
+        return cls.combine(Clock.at.date(), Clock.at.time(), tz)
+
+
+def test_ids_of_one_second_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.submit.datetime", Clock)
+    ids = [new_job_id() for _ in range(2000)]
     assert ids == sorted(ids)
     assert all(JOB_ID.fullmatch(id) for id in ids)
