@@ -11,7 +11,6 @@ from schemas.manifest import JobStatus
 from schemas.shard import ShardOrder
 from schemas.tasks import find_task
 from tests.integration.harness import House, spec_for, write_reviews
-from tests.servers import wait_for
 from tests.texts import sentences
 from workers.lease import Lease
 
@@ -48,6 +47,10 @@ class Floor:
             self.state.commit(order, f"a{self._attempts}", 1, {})
             done.append(order.job)
         return done
+
+    def let_wait(self, job: str, seconds: float) -> None:
+        """Set back the time of the job's last shard, as if it had waited for so long."""
+        self.state._redis.hincrbyfloat(f"nightshift:job:{job}", "last", -seconds)
 
     def loads(self, most: int) -> tuple[list[str], Counter[str]]:
         """The jobs that a worker with room for one model works on, and how often it loads each one's."""
@@ -181,27 +184,25 @@ def test_many_small_jobs_of_two_models_are_not_swapped_at_each_one(floor: Floor)
 
 def test_nobody_waits_long_for_a_held_model(floor: Floor) -> None:
     """However many shards the limit allows, a job that has waited for its seconds goes first."""
-    floor.state.warm = WarmLimits(shards=10**6, seconds=0.3, new_seconds=0.3)
+    floor.state.warm = WarmLimits(shards=10**6, seconds=1000)
     floor.job(10**6, model="held")
     floor.work(3, "held")
     other = floor.job(10, model="other")
     assert floor.work(1, "held") == [other]
     assert other not in floor.work(5, "held")
-    wait_for("the other job's turn", lambda: floor.work(1, "held") == [other], 5, every_s=0.01)
+    floor.let_wait(other, 1001)
+    assert floor.work(1, "held") == [other]
+    assert other not in floor.work(5, "held"), "it waits anew"
 
 
 def test_a_new_job_waits_only_so_long_for_other_new_ones(floor: Floor) -> None:
-    floor.state.warm = WarmLimits(new_seconds=0.3)
+    floor.state.warm = WarmLimits(new_seconds=1000)
     cold = floor.job(1, model="other")
-    for _ in range(3):
+    for _ in range(4):
         floor.job(1, model="held")
     assert cold not in floor.work(3, "held")
-
-    def taken() -> bool:
-        floor.job(1, model="held")
-        return floor.work(1, "held") == [cold]
-
-    wait_for("the cold job's turn", taken, 5, every_s=0.01)
+    floor.let_wait(cold, 1001)
+    assert floor.work(1, "held") == [cold]
 
 
 def test_a_paused_job_hands_out_nothing_and_goes_on(floor: Floor) -> None:

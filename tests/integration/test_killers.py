@@ -263,7 +263,7 @@ def test_a_lease_that_runs_out_accuses_the_rows_it_named(house: House, classifie
     short = State(house.settings.model_copy(update={"lease_s": 0.05}))
     short.claim(order, "a")
     short.name_work(order, "a", (3, 9))
-    wait_for("the lease runs out", lambda: short.sweep()[2] == 1, 5)
+    wait_for("the lease runs out", lambda: short.sweep()[2] == 1)
     assert short.deaths(order) == [Death(Loss.LEASE_EXPIRED, 3, 9)]
 
 
@@ -294,7 +294,7 @@ def say(file: Path, times: dict[str, float]) -> None:
     [
         ("import os; os.abort()", {}, Loss.WORKER_LOST),
         ("", {"infer": -1}, Loss.TIMEOUT),
-        ("", {"infer": 60, PULSE: -1}, Loss.TIMEOUT),
+        ("", {"infer": 3600, PULSE: -1}, Loss.TIMEOUT),
         ("grown = b'1' * (512 << 20)", {}, Loss.MEMORY_EXCEEDED),
     ],
 )
@@ -312,7 +312,7 @@ def test_what_the_supervisor_sees(
             oversight.look()
             return bool(house.state.deaths(order))
 
-        wait_for("the process is gone", told, 10)
+        wait_for("the process is gone", told)
     assert house.state.deaths(order) == [Death(why)]
     assert not list(tmp_path.glob("*.work"))
     assert house.next() is not None, "its shard waits to be taken"
@@ -329,7 +329,7 @@ def test_who_is_slow_for_another_reason_is_left_alone(
         say(file, {PULSE: -1})
         oversight.look()
         oversight.look()
-        say(file, {PULSE: 60, "infer": 60})
+        say(file, {PULSE: 3600, "infer": 3600})
         oversight.look()
         oversight.look()
         process.send_signal(signal.SIGSTOP)
@@ -337,7 +337,7 @@ def test_who_is_slow_for_another_reason_is_left_alone(
         say(file, {"infer": -1})
         oversight.look()
         oversight.look()
-        say(file, {"infer": 60})
+        say(file, {"infer": 3600})
         process.send_signal(signal.SIGCONT)
         oversight.look()
         oversight.look()

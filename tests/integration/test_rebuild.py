@@ -131,8 +131,9 @@ def test_the_shard_in_hand_is_committed_by_whoever_had_it(
 
 
 def test_the_shard_in_hand_waits_until_redis_is_rebuilt(
-    house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    house = House(settings.model_copy(update={"lease_s": 600}))
     job = submit(house, classifier, texts)
     shards = house.plan(job)
     asked = threading.Event()
@@ -145,7 +146,7 @@ def test_the_shard_in_hand_waits_until_redis_is_rebuilt(
         return answer
 
     def later() -> None:
-        assert asked.wait(20)
+        assert asked.wait(120)
         rebuilt(house)
         house.plan(job)
 
