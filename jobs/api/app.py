@@ -76,4 +76,6 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             answers = operation["responses"]
             if "HTTPValidationError" in str(answers.get("422")):
                 answers["422"] = problems.answers(422)[422]
+            # FastAPI describes events by this too, which OpenAPI 3.1 doesn't know: `schema` describes them.
+            answers.get("200", {}).get("content", {}).get("text/event-stream", {}).pop("itemSchema", None)
     return document

@@ -1,16 +1,19 @@
-"""A job's progress as server-sent events: one whenever it changes, and a last one when the job has ended."""
+"""A job's progress as server-sent events: one whenever it changes, and a last one when the job has ended.
+
+FastAPI frames the events, and sends a comment after 15 s of silence, so that no proxy takes the stream for dead.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.api.jobs import Id
 from jobs.api.problems import answers
-from jobs.api.service import Asked, Reading
+from jobs.api.service import Reading
 from jobs.api.shapes import JobView
 from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob
@@ -18,8 +21,6 @@ from schemas.job import AcceptedJob
 router = APIRouter(tags=["jobs"])
 
 POLL_S = 0.5
-#: Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead.
-HEARTBEAT_S = 15.0
 #: Seconds after which a stream ends and its reader comes back: a token may have been revoked meanwhile.
 LONGEST_S = 3600.0
 
@@ -41,38 +42,36 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/v1/jobs/{id}/events", responses=_STREAM | answers(404), response_class=StreamingResponse)
-async def events(asked: Reading, id: Id, request: Request) -> StreamingResponse:
+async def _followed(asked: Reading, id: Id, response: Response) -> AcceptedJob:
+    """Return the job to follow. Raise NotFound before the stream begins: a problem document can still be sent then."""
+    response.headers["Cache-Control"] = "no-store"
+    return await asked.service.find(id, asked.who)
+
+
+Followed = Annotated[AcceptedJob, Depends(_followed)]
+
+
+@router.get("/v1/jobs/{id}/events", responses=_STREAM | answers(404), response_class=EventSourceResponse)
+async def events(asked: Reading, job: Followed, request: Request) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `progress` whenever it changes, and `end`, after which the stream ends.
 
     A reader that comes back gets the job as it stands then; nothing need be sent again.
     """
-    found = await asked.service.find(id, asked.who)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _stream(asked, found, request)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
-
-
-async def _stream(asked: Asked, job: AcceptedJob, request: Request) -> AsyncIterator[str]:
     shutdown: asyncio.Event = request.app.state.shutdown
-    begun = said = time.monotonic()
-    last = ""
-    yield "retry: 2000\n\n"
+    begun = time.monotonic()
+    last: JobView | None = None
+    yield ServerSentEvent(retry=2000)
     while not shutdown.is_set() and time.monotonic() - begun < LONGEST_S:
         try:
             view: JobView | None = await asked.service.look(job, asked.who)
         except NightshiftError:  # a store is away for a moment: the next look may go well
-            view = None
-        data = view.model_dump_json() if view is not None else last
+            view = last
         if view is not None and view.end is not None:
-            yield f"event: end\ndata: {data}\n\n"
+            yield ServerSentEvent(event="end", data=view)
             return
-        if data != last:
-            yield f"event: progress\ndata: {data}\n\n"
-            last, said = data, time.monotonic()
-        elif time.monotonic() - said > HEARTBEAT_S:
-            yield ": still here\n\n"
-            said = time.monotonic()
+        if view is not None and view != last:
+            yield ServerSentEvent(event="progress", data=view)
+            last = view
         try:
             await asyncio.wait_for(shutdown.wait(), POLL_S)
         except TimeoutError:

@@ -122,6 +122,27 @@ def test_a_job_read_in_every_way(api: Api, classifier: Path, tmp_path: Path) -> 
     assert [row["id"] for row in merged] == list(range(120))
 
 
+def test_a_stream_of_events(api: Api, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_reviews(tmp_path / "in.parquet", sentences(10))
+    me = api.login("search")
+    id = api.http.post("/v1/jobs", json=spec(classifier, file, tmp_path / "out"), headers=me).json()["id"]
+    job = api.service._read_job(id)
+    assert job is not None
+    said = f"event: progress\ndata: {api.service.view(job).model_dump_json()}"
+    monkeypatch.setattr("jobs.api.events.LONGEST_S", 0.8)
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.2)
+    answer = api.http.get(f"/v1/jobs/{id}/events", headers=me)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert "no-store" in answer.headers["cache-control"]
+    assert answer.headers["x-accel-buffering"] == "no"
+    first, second, *silence, rest = answer.text.split("\n\n")
+    assert (first, second, set(silence), rest) == ("retry: 2000", said, {": ping"}, "")
+
+    unknown = api.http.get("/v1/jobs/20261120-031500-k3v9x2/events", headers=me)
+    assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
+    assert unknown.json()["code"] == "not_found"
+
+
 def test_actions_on_a_job_under_way(api: Api, classifier: Path, tmp_path: Path) -> None:
     file = write_reviews(tmp_path / "in.parquet", sentences(60))
     me = api.login("search")
