@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 PARTS = {
+    "startup": "one record through `nightshift run`, against a script around Transformers' pipeline",
     "speed": "the runner against a bare loop and against Transformers' pipeline",
     "memory": "a worker's memory on a 5 GB file of one row group (3 GB of disk)",
     "storage": "reads and listings of S3 against boto3 and pyarrow, on SeaweedFS (not run by default)",
@@ -16,7 +17,7 @@ PARTS = {
     "api": "the HTTP API under 200 clients at once that submit and poll",
     "shards": "what a shard costs beside its work: 1,000 that do nothing, by real workers (not run by default)",
 }
-DEFAULT = ["speed", "memory", "api"]
+DEFAULT = ["startup", "speed", "memory", "api"]
 FULL = ["memory", "shards"]
 
 

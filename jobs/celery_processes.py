@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -107,10 +108,23 @@ class CeleryProcesses:
             child.process = processes.start(child.command, child.env, self._runtime, self._log_file)
             child.started = now
 
+    def tell_to_stop(self) -> None:
+        """Have them take no more shards, and put back what they have in hand."""
+        self._stop_file.touch()
+
     def stop(self, grace_s: float) -> None:
         """Have each put its shard back, and end it; kill what is left after the grace period."""
-        self._stop_file.touch()
+        self.tell_to_stop()
         processes.stop([child.process for child in self._children if child.process is not None], grace_s)
+
+    def kill(self) -> None:
+        """End them and their children at once: for those that have nothing in hand, and whose Redis ends with them."""
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in running:
+            process.wait()
 
     def remove_files(self) -> None:
         shutil.rmtree(self._runtime, ignore_errors=True)

@@ -123,15 +123,18 @@ class Control:
                 return
             if notify:  # before the end is noted: until then the sweep has all of this done again
                 notices.add(self._state, job, output)
+            else:  # a job with a webhook is marked once that is settled
+                self._mark_ended(job)
             self._state.finish(job, manifest.status)
             event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
-            if notify:  # marked once its webhook is settled
+            if notify:
                 self.notify_job(job, output)
-                return
-            try:
-                mark_ended(job, self._storage, self._settings.catalog_uri)
-            except NightshiftError as error:  # whoever looks at the job when Redis is rebuilt makes up for it
-                event(_log, "end_not_marked", logging.WARNING, error=error.message)
+
+    def _mark_ended(self, job: str) -> None:
+        try:
+            mark_ended(job, self._storage, self._settings.catalog_uri)
+        except NightshiftError as error:  # whoever looks at the job when Redis is rebuilt makes up for it
+            event(_log, "end_not_marked", logging.WARNING, error=error.message)
 
     def _manifest(self, job: str, output: str, progress: Progress) -> Manifest | None:
         """The job's manifest, written. None where Redis was lost while the parts were read, and the job may go on."""

@@ -71,7 +71,7 @@ def _supervised(settings: Settings, children: CeleryProcesses) -> Iterator[None]
     try:
         yield
     finally:
-        supervisor.stop()
+        supervisor.stop(kill_idle=True)
 
 
 def _make_logs(settings: Settings) -> Path:

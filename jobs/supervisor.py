@@ -70,13 +70,21 @@ class Supervisor:
         thread.start()
         self._threads.append(thread)
 
-    def stop(self) -> None:
-        """Let each process put its shard back, and end all of them."""
+    def stop(self, kill_idle: bool = False) -> None:
+        """Let each process put its shard back, and end all of them.
+
+        Celery takes a second to end. With `kill_idle` processes that have nothing in hand are not given it, which suits
+        a Redis that ends with them: in another, what they had reserved would stay so.
+        """
         event(_log, "supervisor_stopping")
         self._stopping.set()
         for thread in self._threads:
             thread.join(self._settings.sweep_s)
-        self._processes.stop(self._settings.grace_s)
+        self._processes.tell_to_stop()
+        if kill_idle and not self._oversight.in_hand():
+            self._processes.kill()
+        else:
+            self._processes.stop(self._settings.grace_s)
         try:
             self._oversight.put_back()
             self._state.forget_worker(self._name)
