@@ -1,8 +1,10 @@
 """State in a real Redis: each transition, and each thing that can come twice or late."""
 
 import time
+from unittest.mock import Mock
 
 import pytest
+import redis
 
 from jobs.settings import Settings
 from jobs.state import State
@@ -224,13 +226,16 @@ def test_the_window_follows_the_workers(state: State) -> None:
     assert state.window("text") == 2
 
 
-def test_redis_away_says_what_to_do() -> None:
+def test_redis_away_is_tried_four_times_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     state = State(Settings(redis_url="redis://:pw@127.0.0.1:1/0"))
+    tried = Mock(side_effect=ConnectionRefusedError)
+    monkeypatch.setattr(redis.Connection, "_connect", tried)
     with pytest.raises(
         ServiceUnavailable, match=r"Redis at 127\.0\.0\.1:1 can't be reached.*NIGHTSHIFT_REDIS_URL"
     ) as error:
         state.ping()
     assert "pw" not in str(error.value)
+    assert tried.call_count == 4
     with pytest.raises(ServiceUnavailable, match="set NIGHTSHIFT_REDIS_URL"):
         State(Settings(redis_url=None))
 
