@@ -60,7 +60,7 @@ def main() -> bool:
         theirs = pq.read_table(folder / "answers.parquet").to_pylist()[0]
         (own,) = ds.dataset(folder / "out0", format="parquet").to_table(columns=["prediction"]).to_pylist()
         same = own["prediction"]["label"] == theirs["label"]
-        return same and abs(own["prediction"]["score"] - theirs["score"]) < 1e-4
+        return bool(same and abs(own["prediction"]["score"] - theirs["score"]) < 1e-4)
 
 
 def _seconds(command: list[str], folder: Path) -> float:

@@ -20,12 +20,15 @@ from jobs import processes
 from jobs.broker import CONTROL_QUEUE, task_queue
 from jobs.logs import event
 from jobs.settings import Settings
+from schemas.errors import ServiceUnavailable
 from schemas.task import Group
 from schemas.tasks import all_tasks
 
 _log = logging.getLogger(__name__)
 #: A process that ran this long before it exited is restarted at once.
 _STEADY_S = 60.0
+#: Exits in a row after which it is of no use to wait for a process.
+_TOO_MANY = 3
 
 
 @dataclass
@@ -38,6 +41,7 @@ class _Child:
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     failures: int = 0
+    status: int = 0
     not_before: float = 0.0
 
 
@@ -100,6 +104,7 @@ class CeleryProcesses:
             code = child.process.poll()
             if code is None:
                 return
+            child.status = code
             child.failures = 0 if now - child.started > _STEADY_S else child.failures + 1
             delay = 0.0 if not child.failures else min(60.0, 2.0 ** (child.failures - 1)) * random.uniform(0.5, 1)
             event(_log, "process_exited", logging.WARNING, process=child.name, status=code, restart_s=delay)
@@ -107,6 +112,12 @@ class CeleryProcesses:
         if now >= child.not_before:
             child.process = processes.start(child.command, child.env, self._runtime, self._log_file)
             child.started = now
+
+    def check(self) -> None:
+        """Raise ServiceUnavailable if one of them keeps ending right after its start."""
+        for child in self._children:
+            if child.failures >= _TOO_MANY:
+                raise ServiceUnavailable(f"the process {child.name} keeps ending, last with status {child.status}")
 
     def tell_to_stop(self) -> None:
         """Have them take no more shards, and put back what they have in hand."""

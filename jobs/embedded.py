@@ -31,9 +31,9 @@ def embedded(
 ) -> Iterator[tuple[Settings, Callable[[], None]]]:
     """Settings of a private Redis, with processes that serve these groups. Both are gone when the context is left.
 
-    The second value raises ServiceUnavailable if Redis has ended. What both log is appended to `log_name` in the home's
-    `logs/`. Raise SpecError if a package is missing that the groups need, ServiceUnavailable if there is no Redis to
-    run: before anything is written.
+    The second value raises ServiceUnavailable if Redis has ended, or a process keeps ending. What both log is appended
+    to `log_name` in the home's `logs/`. Raise SpecError if a package is missing that the groups need,
+    ServiceUnavailable if there is no Redis to run: before anything is written.
     """
     for group in groups:
         check_installed(group)
@@ -50,11 +50,19 @@ def embedded(
                 children.keep()
                 with _supervised(own, children):
                     server.wait_until_up()
-                    yield own, server.check
+                    yield own, lambda: _check(server, children, log)
             finally:
                 children.remove_files()
     finally:
         handler.close()
+
+
+def _check(server: "_PrivateRedis", children: CeleryProcesses, log: Path) -> None:
+    try:
+        server.check()
+        children.check()
+    except ServiceUnavailable as error:
+        raise ServiceUnavailable(f"{error.message}; see {log}") from None
 
 
 @contextmanager
@@ -118,7 +126,7 @@ class _PrivateRedis:
         """Raise ServiceUnavailable if the server has ended."""
         status = self.process.poll()
         if status is not None:
-            raise ServiceUnavailable(f"the private Redis ended unexpectedly, status {status}; see {self._log}")
+            raise ServiceUnavailable(f"the private Redis ended unexpectedly, with status {status}")
 
 
 @contextmanager

@@ -28,6 +28,7 @@ _RULES = tuple(
         ("bearer", r"\bBearer\s+[\w.~+/=-]{16,}", f"Bearer {MASK}"),
         ("nst_", r"\bnst_([0-9a-f]{1,32})_[\w-]{8,}", rf"nst_\1_{MASK}"),
         ("hf_", r"\bhf_[a-z0-9]{16,}", f"hf_{MASK}"),
+        ("whsec_", r"\bwhsec_[\w+/=-]{16,}", f"whsec_{MASK}"),
     )
 )
 

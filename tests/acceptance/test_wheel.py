@@ -1,6 +1,7 @@
 """The wheel as people install it: outside the checkout, with and without extras, in a folder of the user's own files."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from schemas.extras import DISTRIBUTION, EXTRAS
-from tests.acceptance.cli import Done, options
+from tests.acceptance.cli import Done, nightshift, options
 
 ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -191,3 +192,16 @@ def test_the_extras_are_those_of_pyproject() -> None:
         assert {MODULES.get(name, name) for name in names} == set(modules), extra
     (everything,) = declared["all"]
     assert Requirement(everything).extras == set(EXTRAS)
+
+
+def test_a_process_that_keeps_ending_ends_the_command(
+    classifier: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken installation, say: waiting would be for ever."""
+    broken = tmp_path / "broken"
+    for package in ("nightshift", "schemas", "jobs", "workers"):
+        shutil.copytree(ROOT / package, broken / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (broken / "workers" / "celery_app.py").write_text("raise SystemExit(7)\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    done = nightshift("run", *options(classifier, folder / "in.parquet", folder / "out"))
+    assert (done.code, "the process worker-0 keeps ending, last with status 7; see " in done.err) == (1, True), done
