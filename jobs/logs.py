@@ -1,12 +1,14 @@
 """Logs: one line an event, `key=value` for people or JSON for machines, on standard error.
 
 An event's name is its message. Names that every line of an attempt shares (job, shard, attempt, task, model) are
-bound once by `bound` and added here. What looks like a secret is masked, in other libraries' lines too.
+bound once by `bound` and added here. What looks like a secret is masked, in other libraries' lines too. What libraries
+warn of is logged as well, and never raised.
 """
 
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -73,8 +75,19 @@ def to_file(file: Path, loggers: Iterable[str], level: str, style: Literal["text
     return handler
 
 
+def never_raise_warnings() -> None:
+    """Report each warning once instead of raising it, if PYTHONWARNINGS or `-W` ask for exceptions.
+
+    A warning is for those who write code. Raised within a library it would take the answer away that the library gives.
+    """
+    if any(action == "error" for action, *_ in warnings.filters):
+        warnings.simplefilter("default")
+
+
 def configure(level: str, style: Literal["text", "json"]) -> None:
-    """Send this process's log to standard error in one of the two styles."""
+    """Send this process's log, and what libraries warn of, to standard error in one of the two styles."""
+    never_raise_warnings()
+    logging.captureWarnings(True)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(style))
     root = logging.getLogger()

@@ -191,14 +191,15 @@ class Settings(BaseSettings):
         )
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base` with these settings in it, for a process that this one starts."""
+        """`base` with these settings in it, for a process that this one starts, under Python's own warning filters."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         shown = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in given.items()
             if value is not None
         }
-        env = {k: v for k, v in base.items() if k != "NIGHTSHIFT_SETTINGS"}
+        # PYTHONWARNINGS=error would end a process while it still imports, before `logs.configure`.
+        env = {k: v for k, v in base.items() if k not in ("NIGHTSHIFT_SETTINGS", "PYTHONWARNINGS")}
         return env | {f"NIGHTSHIFT_{name.upper()}": _to_text(value) for name, value in shown.items()}
 
 

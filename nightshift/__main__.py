@@ -5,6 +5,9 @@ import sys
 
 def main() -> None:
     """Run the command line, then exit. The exit codes are listed in jobs/cli/main.py."""
+    from jobs.logs import never_raise_warnings
+
+    never_raise_warnings()  # before anything else is imported
     from jobs.cli.main import main as run
 
     run()
