@@ -1,4 +1,4 @@
-"""The wheel as people install it: outside the checkout, with and without extras, in a folder of the user's own files."""
+"""The wheel as people install it: outside the checkout, with and without extras, among the user's own files."""
 
 import os
 import shutil
