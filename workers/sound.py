@@ -3,8 +3,8 @@
 The bytes are anybody's, so FFmpeg is held to formats and codecs of plain sound and video files, and opens nothing
 beside them: playlists and other formats that name further files or addresses are refused.
 
-PyAV from 17.1 on frees some files' channel layouts twice, https://github.com/PyAV-Org/PyAV/pull/2284, and then the
-process ends: the extra `audio` asks for an older one.
+PyAV 17.1 to 19.0.1 free some files' channel layouts twice, https://github.com/PyAV-Org/PyAV/pull/2284, and then the
+process ends: the extra `audio` asks for an earlier or a later version.
 """
 
 import ctypes
@@ -45,6 +45,8 @@ _OPTIONS = {
     "protocol_whitelist": "none",
     "max_streams": "32",
 }
+#: Read files whose tags are not UTF-8. PyAV 19 does so by itself, and takes no argument for it.
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 #: Bytes that FFmpeg may allocate at once. A table of 66 hours of AAC frames fits; without it a file of a few hundred
 #: bytes that declares as many frames takes gigabytes.
 _MAX_ALLOCATION = 256 << 20
@@ -121,7 +123,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
                 break
             try:
                 frames = [(frame.sample_rate, _mono(frame)) for frame in stream.decode(packet)]
-            except av.FFmpegError:
+            except (av.FFmpegError, ValueError):  # PyAV 19 raises ValueError once a decoder has failed to open
                 damaged += 1
                 continue
             sound += 1
@@ -138,7 +140,7 @@ def _opened(data: bytes) -> Iterator[Any]:
     """The file that these bytes are. Raises RecordError where FFmpeg, whatever its reason, finds none."""
     _limit_allocations()
     try:
-        container = av.open(BytesIO(data), "r", container_options=_OPTIONS, metadata_errors="replace")
+        container = av.open(BytesIO(data), "r", container_options=_OPTIONS, **_ANY_TAGS)
     except (av.FFmpegError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise RecordError(
