@@ -7,7 +7,7 @@ on from the same cache in the next. What can't be padded, or cut out of a batch,
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
@@ -27,6 +27,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from workers.causal import left_padded
 from workers.generation import NO_TOKEN, Broken, end_tokens, until_end
@@ -34,6 +35,9 @@ from workers.handler import Loaded
 from workers.sampling import Draw
 from workers.stops import Stops
 
+#: The name of the cache: an argument of `generate` and of a model, and a field of what `generate` returns. Transformers
+#: 5.24 calls it `cache` and warns of the earlier `past_key_values`.
+CACHE = "cache" if "cache" in {field.name for field in fields(GenerateDecoderOnlyOutput)} else "past_key_values"
 #: Of a round's texts this share ends it.
 ENDED = 0.25
 #: What counts tokens from the beginning of the padded row, or reads them there.
@@ -152,12 +156,12 @@ class Decoder:
         output = self._loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=cache,
             generation_config=config,
             logits_processor=processors,
             stopping_criteria=[enough] if self._beams == 1 else [],
+            **({} if cache is None else {CACHE: cache}),  # XLNet takes no cache, not even None
         )
-        return output.sequences, broken.marked(output.sequences[:, width:]), output.past_key_values
+        return output.sequences, broken.marked(output.sequences[:, width:]), getattr(output, CACHE)
 
 
 class Enough(StoppingCriteria):
@@ -194,7 +198,7 @@ def pads(model: Any) -> bool:
 
     XLNet's memory, for one, is attended to whole; a state that runs over the tokens runs over the padding too.
     """
-    if "past_key_values" not in signature(model.forward).parameters:
+    if CACHE not in signature(model.forward).parameters:
         return False
     layers = DynamicCache(config=model.config).layers
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
