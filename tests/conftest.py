@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from jobs.settings import Settings
 from jobs.state import State
@@ -17,6 +19,9 @@ from tests.servers import S3_ENV, redis_at, s3_client, seaweedfs
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models: more threads would only wait for each other.
 torch.set_num_threads(1)
+# How long an example takes says how busy the machine is: by default 0.2 s would fail the test.
+hypothesis.register_profile("untimed", hypothesis(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +58,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def settings(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a deployment with an empty Redis, leases so short that a test can wait for one to run out."""
+    """Settings of a deployment with an empty Redis. Workers look after their jobs often, and keep leases for long."""
     redis.Redis.from_url(redis_url).flushall()
-    values = {"REDIS_URL": redis_url, "LEASE_S": "4", "RENEW_S": "0.5", "SWEEP_S": "0.3", "GRACE_S": "20"}
+    values = {"REDIS_URL": redis_url, "LEASE_S": "20", "RENEW_S": "0.5", "SWEEP_S": "0.3", "GRACE_S": "20"}
     for name, value in values.items():
         monkeypatch.setenv(f"NIGHTSHIFT_{name}", value)
     return Settings.read()

@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def wait_for(what: str, condition: Callable[[], object], timeout_s: float = 60, every_s: float = 0.05) -> None:
+def wait_for(what: str, condition: Callable[[], object], timeout_s: float = 120, every_s: float = 0.05) -> None:
     """Wait until `condition` answers something true; fail with `what` after the deadline."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.servers import running
+import psutil
+
+from jobs.state import State
+from tests.servers import running, wait_for
 
 NIGHTSHIFT = [sys.executable, "-m", "nightshift"]
 
@@ -52,6 +55,42 @@ def worker(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A `nightshift worker`, ended with the context."""
     with running([*NIGHTSHIFT, "worker", *arguments], environment(), log) as process:
         yield process
+
+
+def at_work(worker: "subprocess.Popen[bytes]") -> psutil.Process | None:
+    """The first process of the worker that has a shard in hand."""
+    for child in psutil.Process(worker.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            folder = child.environ().get("NIGHTSHIFT_WORK_FOLDER")
+            if folder is not None and Path(folder, f"{child.pid}.work").exists():
+                return child
+    return None
+
+
+def stopped_in_a_shard(worker: "subprocess.Popen[bytes]", state: State, job: str, done: int = 0) -> psutil.Process:
+    """Stop the worker's one process that computes in the middle of a shard, once so many are done; return it.
+
+    It is stopped by a signal, so that a test may take its time; `resume` lets it go on.
+    """
+    stopped: list[psutil.Process] = []
+
+    def half_done() -> bool:
+        seen = state.progress(job)
+        return bool(seen and seen.shards_done >= done and seen.rows_live)
+
+    def caught() -> bool:
+        process = at_work(worker) if half_done() else None
+        if process is None:
+            return False
+        process.suspend()
+        if half_done():
+            stopped.append(process)
+            return True
+        process.resume()
+        return False
+
+    wait_for("a shard half done", caught, every_s=0.01)
+    return stopped[0]
 
 
 def events(log: Path, name: str) -> list[dict[str, str]]:

@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-import redis
 from pyarrow.fs import S3FileSystem
 from transformers import pipeline
 
 from jobs.settings import Settings
 from jobs.state import State
-from tests.acceptance.cli import NIGHTSHIFT, environment, events, nightshift, options, worker
+from tests.acceptance.cli import NIGHTSHIFT, environment, events, nightshift, options, stopped_in_a_shard, worker
 from tests.checkpoints import MAX_LENGTH
 from tests.integration.harness import read_output, write_reviews
 from tests.servers import S3_ENV, s3_client, wait_for
@@ -140,10 +139,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
     wait_for("two parts", lambda: len(list(output.glob("part-*"))) >= 2)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert f"nightshift resume {output}" in err
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=120)[1] == []
     assert list(temporary.iterdir()) == []
     before = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
     assert 2 <= len(before) < 16
@@ -167,7 +166,7 @@ def test_a_killed_command_leaves_no_process_behind(slow_classifier: Path, tmp_pa
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert psutil.wait_procs(family, timeout=120)[1] == []
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard(
@@ -181,19 +180,16 @@ def test_a_worker_killed_in_the_middle_of_a_shard(
     job = submitted.out.strip()
     log = tmp_path / "first.log"
     with worker(log) as first:
-
-        def in_a_shard() -> bool:
-            seen = state.progress(job)
-            return bool(seen and seen.shards_done and seen.shards_running and seen.rows_live)
-
-        wait_for("a shard half done", in_a_shard, every_s=0.01)
+        stopped_in_a_shard(first, state, job, done=1)
         family = [psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)]
         for member in family:
             member.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family)
     progress = state.progress(job)
     assert progress is not None
     assert progress.shards_running == 1, "the dead worker's lease still stands"
+    for lease in state._redis.zrange("nightshift:leases", 0, -1):
+        state._redis.zadd("nightshift:leases", {lease: 0})  # until now, when its time is over
     second_log = tmp_path / "second.log"
     with worker(second_log):
         done = nightshift("watch", job, "--json")
@@ -211,9 +207,7 @@ def test_a_killed_child_is_replaced_and_its_shard_done(
     output = tmp_path / "out"
     with worker(tmp_path / "worker.log") as process:
         job = nightshift("submit", *options(slow_classifier, file, output), "--set", "shard.rows=150").out.strip()
-        wait_for("a shard half done", lambda: (p := state.progress(job)) and p.rows_live, every_s=0.01)
-        biggest = max(psutil.Process(process.pid).children(recursive=True), key=lambda p: p.memory_info().rss)
-        biggest.kill()
+        stopped_in_a_shard(process, state, job).kill()
         done = nightshift("watch", job, "--json")
     assert done.code == 0, done
     assert [row["id"] for row in read_output(str(output))] == list(range(600))
@@ -226,33 +220,41 @@ def test_a_stopped_worker_puts_its_shard_back(
     log = tmp_path / "worker.log"
     with worker(log) as process:
         at = options(slow_classifier, file, tmp_path / "out")
-        job = nightshift("submit", *at, "--set", "shard.rows=600").out.strip()
-        wait_for("a shard half done", lambda: (p := state.progress(job)) and p.rows_live, every_s=0.01)
+        job = nightshift("submit", *at, "--set", "shard.rows=200").out.strip()
+        child = stopped_in_a_shard(process, state, job)
+        before = state.progress(job)
+        assert before is not None
+        told_to_stop = Path(child.environ()["NIGHTSHIFT_STOP_FILE"])
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        wait_for("it is told to stop", told_to_stop.exists)
+        child.resume()
+        assert process.wait(120) == 0
     assert [e["why"] for e in events(log, "shard_put_back")]
     progress = state.progress(job)
     assert progress is not None
-    assert (progress.shards_running, progress.shards_done, progress.shards_failed) == (0, 0, 0)
+    assert (progress.shards_running, progress.shards_done) == (0, before.shards_done), "it begins no other"
+    assert (progress.shards_failed, progress.workers_lost) == (0, 0)
     with worker(tmp_path / "second.log"):
         assert nightshift("watch", job).code == 0
     assert [row["id"] for row in read_output(str(tmp_path / "out"))] == list(range(600))
 
 
 def test_redis_emptied_in_the_middle(
-    settings: Settings, redis_url: str, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, state: State, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no worker does so by itself `resume` rebuilds from storage, and only the missing shards run."""
     monkeypatch.setenv("NIGHTSHIFT_REBUILD", "false")
+    monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "4")  # for as long the shard in hand waits for a rebuilding
     file = write_reviews(tmp_path / "in.parquet", sentences(900))
     output = tmp_path / "out"
     log = tmp_path / "worker.log"
-    with worker(log):
+    with worker(log) as process:
         at = options(slow_classifier, file, output)
         job = nightshift("submit", *at, "--set", "shard.rows=150").out.strip()
-        wait_for("two parts", lambda: len(list(output.glob("part-*"))) >= 2)
-        redis.Redis.from_url(redis_url).flushall()
-        wait_for("the shard in hand is over", lambda: not _computing(log))
+        child = stopped_in_a_shard(process, state, job, done=2)
+        state._redis.flushall()
+        child.resume()
+        wait_for("the shard in hand is over", lambda: events(log, "shard_put_back"))
         before = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
         done = nightshift("resume", job, "--json")
     assert (done.code, done.json["rows"]) == (0, 900)
@@ -262,21 +264,16 @@ def test_redis_emptied_in_the_middle(
     assert len(events(log, "model_loaded")) == 1
 
 
-def _computing(log: Path) -> bool:
-    """Whether a shard was begun and not ended, by the claims it needed: the last ones failed, since Redis was empty."""
-    ended = sum(len(events(log, f"shard_{how}")) for how in ("committed", "put_back", "failed"))
-    return ended < 3
-
-
 def test_cancel_is_seen_at_the_next_batch(
     settings: Settings, state: State, slow_classifier: Path, tmp_path: Path
 ) -> None:
     file = write_reviews(tmp_path / "in.parquet", sentences(3000))
-    with worker(tmp_path / "worker.log"):
+    with worker(tmp_path / "worker.log") as process:
         at = options(slow_classifier, file, tmp_path / "out")
         job = nightshift("submit", *at, "--set", "shard.rows=1000").out.strip()
-        wait_for("a shard half done", lambda: (p := state.progress(job)) and p.rows_live, every_s=0.01)
+        child = stopped_in_a_shard(process, state, job)
         assert nightshift("cancel", job).out == f"cancelling {job}\n"
+        child.resume()
         done = nightshift("watch", job)
     assert (done.code, "cancelled: " in done.out) == (1, True)
     manifest: dict[str, Any] = json.loads((tmp_path / "out" / "_manifest.json").read_text())

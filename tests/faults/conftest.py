@@ -45,7 +45,7 @@ def stage(copy: Path, stub_task: None, redis_server: RedisServer, tmp_path: Path
 
 def make_stage(copy: Path, folder: Path, redis_url: str) -> Stage:
     """A deployment whose leases are so short that a test can wait for one to run out."""
-    settings = Settings.read(redis_url=redis_url, lease_s=3, renew_s=0.5, sweep_s=0.3, grace_s=10, home=folder / "home")
+    settings = Settings.read(redis_url=redis_url, lease_s=6, renew_s=0.5, sweep_s=0.3, grace_s=10, home=folder / "home")
     return Stage(copy, folder, settings, Failpoints(folder / "failpoints"))
 
 
