@@ -15,11 +15,10 @@ from workers.handler import Handler, Loaded, Piece, Prediction, Record
 
 
 def _grow() -> None:
-    """Up to a size that a test's machine has, in case that nothing stops it."""
-    grown = []
-    for _ in range(80):
-        grown.append(b"\x01" * (64 << 20))
-        time.sleep(0.01)
+    """Up to twice what the test allows; then wait to be ended for it, however late that is seen."""
+    grown = [b"\x01" * (64 << 20) for _ in range(32)]
+    while grown:
+        time.sleep(1)
 
 
 class Deadly(Handler[TaskParams]):
