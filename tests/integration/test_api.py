@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -129,8 +130,9 @@ def test_a_stream_of_events(api: Api, classifier: Path, tmp_path: Path, monkeypa
     job = api.service._read_job(id)
     assert job is not None
     said = f"event: progress\ndata: {api.service.view(job).model_dump_json()}"
-    monkeypatch.setattr("jobs.api.events.LONGEST_S", 0.8)
-    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.2)
+    # It looks at the job twice, with a silence of half a second after each; then an hour is over.
+    monkeypatch.setattr("jobs.api.events.time", Mock(monotonic=Mock(side_effect=[0, 0, 1, 3600])))
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)
     answer = api.http.get(f"/v1/jobs/{id}/events", headers=me)
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert "no-store" in answer.headers["cache-control"]
