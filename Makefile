@@ -9,7 +9,8 @@ OLD := .venv-transformers4
 STAMP := $(VENV)/.installed
 TESTS := -n 2 --dist loadfile
 # Tests and benchmarks are typed as strictly as the product.
-TYPED := $(wildcard tests/*.py tests/*/*.py benchmarks/*.py benchmarks/parity/*.py)
+TYPED := $(wildcard tests/*.py tests/*/*.py tests/unit/*/*.py tests/integration/*/*.py benchmarks/*.py benchmarks/parity/*.py) \
+  $(wildcard deploy/*.py docs/*.py)
 
 .PHONY: install demo test test-latest test-lowest faults api-check lock locks deploy-check check format docs bench parity clean
 
@@ -82,7 +83,7 @@ format: install
 	$(BIN)/ruff format .
 
 docs: install
-	$(BIN)/python -m jobs.pages
+	$(BIN)/python -m docs.task_pages
 
 bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks

@@ -18,8 +18,8 @@ from unittest.mock import patch
 import httpx2
 import psutil
 
-from benchmarks.material import TINY, make_model
-from jobs.tokens import Scope, Tokens
+from benchmarks.inputs import TINY, make_model
+from jobs.api.tokens import Scope, Tokens
 from tests.acceptance.api import server
 from tests.integration.harness import write_reviews
 from tests.servers import redis_at

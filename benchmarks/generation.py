@@ -17,13 +17,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
-from benchmarks.material import quiet, tell
+from benchmarks.inputs import quiet, tell
 from benchmarks.texts import docstrings
 from schemas.job import parse_spec
 from schemas.tasks.text_generation import TASK, Params
-from workers.causal import Causal
+from workers.generation.causal import Causal
+from workers.generation.sampling import noisy
 from workers.handler import Piece
-from workers.sampling import noisy
 from workers.tasks.text_generation import TextGeneration
 
 PROMPTS = 24

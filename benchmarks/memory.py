@@ -1,7 +1,7 @@
 """Memory: what a worker needs beyond its model while it works through a 5 GB Parquet file of one row group.
 
-A process of its own runs shards of that file through `workers.attempt.execute`, all of it but Redis: it reads,
-tokenises, computes with a tiny model, writes and commits. This process samples its memory meanwhile.
+A process of its own runs shards of that file through `workers.execution.attempt.execute`, all of it but Redis: it
+reads, tokenises, computes with a tiny model, writes and commits. This process samples its memory meanwhile.
 """
 
 import json
@@ -22,16 +22,16 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.material import TINY, make_job, make_model, quiet, tell
-from jobs.files import write_job
-from jobs.plan import planned, shard_limits, write_plan
+from benchmarks.inputs import TINY, make_job, make_model, quiet, tell
+from jobs.planning.planner import planned, shard_limits, write_plan
 from jobs.settings import Settings
 from jobs.storage import Storage
+from jobs.storage.job_folder import write_job
 from schemas.shard import ShardOrder
-from workers.attempt import Attempt, execute
-from workers.models import ModelCache
-from workers.process import JobContext
-from workers.reader import READ_BUFFER, ParquetReader
+from workers.execution.attempt import Attempt, execute
+from workers.execution.process import JobContext
+from workers.io.parquet_reader import READ_BUFFER, ParquetReader
+from workers.models.cache import ModelCache
 
 ROWS = 1_000_000
 #: Bytes a text, on average; texts are 10 % longer or shorter.

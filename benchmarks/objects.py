@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.material import quiet, tell
-from jobs.plan import Limits, Planned, plan_objects, write_plan
+from benchmarks.inputs import quiet, tell
+from jobs.planning.planner import Limits, Planned, plan_objects, write_plan
 from jobs.storage import ObjectInfo, Storage
 from schemas.plan import NO_COLUMNS
 from tests.checkpoints_vision import make_image_classifier
@@ -94,7 +94,9 @@ class Watch:
                 command = " ".join(parent.cmdline()) if parent else ""
                 kind = "worker" if "workers.celery_app" in command else ""
             else:
-                kind = "planner" if "jobs.control_app" in command else "redis" if "redis-server" in command else ""
+                kind = (
+                    "planner" if "jobs.control.celery_app" in command else "redis" if "redis-server" in command else ""
+                )
             if kind:
                 self.sizes[kind].append(size)
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
 
-from benchmarks.material import tell
+from benchmarks.inputs import tell
 from tests.servers import redis_at, running, wait_for
 
 ROOT = Path(__file__).parents[1]

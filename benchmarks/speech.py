@@ -34,20 +34,20 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from benchmarks.material import quiet, tell
+from benchmarks.inputs import quiet, tell
 from benchmarks.speed import timed
-from jobs.plan import Limits, planned
+from jobs.planning.planner import Limits, planned
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.submit import accepted_job
-from jobs.validate import validate
+from jobs.submission.accept import accepted_job
+from jobs.submission.validate import validate
 from schemas.job import parse_spec
 from schemas.output import kept_columns, output_schema, task_columns
-from workers.media import reader_for
-from workers.models import ModelCache
-from workers.runner import ShardRun
+from workers.engine.runner import ShardRun
+from workers.io.media_reader import reader_for
+from workers.io.part_writer import PartWriter
+from workers.models.cache import ModelCache
 from workers.tasks import handler_of
-from workers.writer import PartWriter
 
 RATE = 16_000
 SHORT, LONG = 21, 3

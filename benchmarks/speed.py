@@ -19,18 +19,18 @@ import pyarrow.parquet as pq
 import torch
 import transformers
 
-from benchmarks.material import MINILM, make_job, make_model, tell
+from benchmarks.inputs import MINILM, make_job, make_model, tell
 from benchmarks.texts import docstrings
-from jobs.plan import Limits, planned
+from jobs.planning.planner import Limits, planned
 from jobs.settings import Settings
 from jobs.storage import Storage
 from schemas.output import kept_columns, output_schema, task_columns
+from workers.engine.runner import ShardRun
 from workers.handler import Loaded
-from workers.models import ModelCache
-from workers.reader import ParquetReader
-from workers.runner import ShardRun
+from workers.io.parquet_reader import ParquetReader
+from workers.io.part_writer import PartWriter
+from workers.models.cache import ModelCache
 from workers.tasks import handler_of
-from workers.writer import PartWriter
 
 T = TypeVar("T")
 #: The label and score of each text.

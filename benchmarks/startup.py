@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from benchmarks.material import MINILM, make_model, tell
+from benchmarks.inputs import MINILM, make_model, tell
 
 ROUNDS = 3
 TARGET = 1.25

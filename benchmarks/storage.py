@@ -16,10 +16,10 @@ from unittest.mock import patch
 
 from pyarrow.fs import S3FileSystem
 
-from benchmarks.material import tell
+from benchmarks.inputs import tell
 from jobs.storage import ObjectInfo, Storage
 from tests.servers import S3_ENV, s3_client, seaweedfs
-from workers.media import FETCHERS
+from workers.io.media_reader import FETCHERS
 
 SIZE = 400 << 20
 READS_MIB = (1, 4, 8)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from schemas.masking import masked
+from schemas.redaction import masked
 
 _bound: ContextVar[dict[str, Any]] = ContextVar("_bound", default={})  # noqa: B039 (never mutated)
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from jobs.files import list_parts
 from jobs.storage import ObjectInfo, Storage
+from jobs.storage.job_folder import list_parts
 from jobs.storage.parts import read_report
 from schemas.errors import Permanent
 from schemas.report import ShardReport

@@ -19,7 +19,7 @@ was wrong, and ends in logs, manifests and answers: what looks like a secret in 
 
 from dataclasses import dataclass
 
-from schemas.masking import masked
+from schemas.redaction import masked
 
 
 class NightshiftError(Exception):

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from schemas.errors import Problem, SpecError
-from schemas.masking import shown
+from schemas.redaction import shown
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
 

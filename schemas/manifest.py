@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from schemas.job import Parent, ResolvedModel
-from schemas.masking import masked
+from schemas.redaction import masked
 
 
 class JobStatus(StrEnum):

@@ -17,7 +17,7 @@ import redis
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.embedded import redis_server
+from jobs.supervisor.embedded import redis_server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

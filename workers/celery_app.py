@@ -13,7 +13,7 @@ from jobs.broker import RUN_SHARD, Broker, make_app, serve
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.process import Process
+    from workers.execution.process import Process
 
 settings = Settings.read()
 app = make_app(settings, "workers.celery_app")
@@ -22,7 +22,7 @@ serve(app, settings, "workers.celery_app")
 
 @cache
 def _process() -> "Process":
-    from workers.process import Process
+    from workers.execution.process import Process
 
     return Process(settings, Broker(app))
 
@@ -34,6 +34,6 @@ worker_process_init.connect(lambda **_: _process(), weak=False)
 @app.task(name=RUN_SHARD)  # type: ignore[untyped-decorator]
 def run_shard(task: str) -> None:
     """Run shards, whatever comes of it: how one ended is told to Redis, and never raised to Celery."""
-    from workers.turns import run_turns
+    from workers.execution.ticket import run_turns
 
     run_turns(task, _process())

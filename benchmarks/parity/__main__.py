@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.material import quiet
+from benchmarks.inputs import quiet
 from benchmarks.parity import ours
 from benchmarks.parity.cases import Run, runs
 from benchmarks.parity.compare import Tally, compared

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from jobs.api import catalogue, events, jobs, listing, metrics, problems, results, submission
-from jobs.api.observed import Observed
+from jobs.api import events, jobs, listing, metrics, problems, results, submit, tasks
+from jobs.api.access_log import Observed
 from jobs.api.problems import ProblemDocument
 from jobs.api.service import Service
 from schemas import __version__
@@ -42,7 +42,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     app.state.shutdown = asyncio.Event()
     problems.install(app)
-    for module in (submission, listing, results, events, jobs, catalogue, metrics):
+    for module in (submit, listing, results, events, jobs, tasks, metrics):
         app.include_router(module.router)
     app.add_middleware(Observed, metrics=app.state.metrics)
     made = app.openapi

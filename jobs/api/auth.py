@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from threading import Lock
 
+from jobs.api.tokens import Scope, Tokens
 from jobs.settings import Settings
-from jobs.tokens import Scope, Tokens
 from schemas.errors import Forbidden, SpecError, TooManyRequests, Unauthenticated
 
 #: Seconds of its rate that a tenant may have asked for at once.
@@ -18,7 +18,7 @@ _BURST_S = 5
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks. `tenant` owns the jobs that they submit; prefixes are as in `jobs.tokens.Token`.
+    """Who asks. `tenant` owns the jobs that they submit; prefixes are as in `jobs.api.tokens.Token`.
 
     `token_id` is no secret: it says in a log which token it was; empty for the user of the machine itself.
     """

@@ -13,8 +13,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from jobs.api.jobs import Id
 from jobs.api.problems import answers
+from jobs.api.responses import JobView
 from jobs.api.service import Reading
-from jobs.api.shapes import JobView
 from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob
 

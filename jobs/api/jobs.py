@@ -6,22 +6,22 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import Response as Plain
 
-from jobs.api.bodies import Body
-from jobs.api.lanes import in_lane
 from jobs.api.problems import Conflict, answers
+from jobs.api.request_body import Body
+from jobs.api.responses import JobDetail, Submitted
 from jobs.api.service import Asked, Reading, Submitting
-from jobs.api.shapes import JobDetail, Submitted
-from jobs.files import read_manifest
-from jobs.results import NotFinished
-from jobs.retry import accept_retry, nothing_to_retry
+from jobs.api.thread_pools import in_lane
+from jobs.results.convert import NotFinished
 from jobs.state import State
 from jobs.storage.base import normalized
-from jobs.submit import enqueue
+from jobs.storage.job_folder import read_manifest
+from jobs.submission.accept import enqueue
+from jobs.submission.retry import accept_retry, nothing_to_retry
 from schemas.errors import SpecError
 from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, child
 from schemas.manifest import Manifest
-from schemas.masking import shown
+from schemas.redaction import shown
 
 router = APIRouter(tags=["jobs"])
 

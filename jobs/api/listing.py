@@ -7,13 +7,13 @@ from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query
 
-from jobs.api.index import JOB_ID
-from jobs.api.lanes import in_lane
+from jobs.api.job_index import JOB_ID
 from jobs.api.problems import answers
+from jobs.api.responses import JobPage, JobView, Status
 from jobs.api.service import Asked, Reading
-from jobs.api.shapes import JobPage, JobView, Status
+from jobs.api.thread_pools import in_lane
 from jobs.logs import event
-from jobs.parallel import ahead
+from jobs.parallel_map import ahead
 from schemas.errors import NotFound, Permanent, SpecError
 from schemas.job import AcceptedJob
 

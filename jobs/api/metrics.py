@@ -7,10 +7,10 @@ from fastapi import APIRouter, Response
 from fastapi.requests import Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from jobs.api.lanes import in_lane
 from jobs.api.problems import answers
+from jobs.api.responses import Health, Readiness
 from jobs.api.service import Overseeing, Service
-from jobs.api.shapes import Health, Readiness
+from jobs.api.thread_pools import in_lane
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
 from schemas.layout import child

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from jobs.logs import event
-from jobs.results import NotFinished
+from jobs.results.convert import NotFinished
 from schemas.errors import (
     AccessDenied,
     Forbidden,
@@ -27,7 +27,7 @@ from schemas.errors import (
     Transient,
     Unauthenticated,
 )
-from schemas.masking import masked
+from schemas.redaction import masked
 
 _log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from jobs.api.jobs import Id
-from jobs.api.lanes import in_lane
 from jobs.api.problems import NotAcceptable, answers
-from jobs.api.rows import CURSOR, Place, batches_from, ipc_stream, limited, numbered, only_errors, page
+from jobs.api.responses import ErrorPage, LostView, RowPage, ShardPage, ShardView, SliceView
 from jobs.api.service import Reading, Service
-from jobs.api.shapes import ErrorPage, LostView, RowPage, ShardPage, ShardView, SliceView
-from jobs.files import list_parts, read_manifest
-from jobs.merged import merged_batches
+from jobs.api.thread_pools import in_lane
+from jobs.results.read import CURSOR, Place, batches_from, ipc_stream, limited, numbered, only_errors, page
+from jobs.results.with_retries import merged_batches
 from jobs.state.tenants import ShardsNow, shards_now
 from jobs.storage import ObjectInfo
+from jobs.storage.job_folder import list_parts, read_manifest
 from schemas.errors import NotFound, ServiceUnavailable, SpecError
 from schemas.job import AcceptedJob
 from schemas.layout import PLAN, child

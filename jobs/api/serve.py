@@ -12,13 +12,13 @@ from fastapi import FastAPI
 from jobs.api.app import make_app
 from jobs.api.auth import Authenticator
 from jobs.api.service import Service
+from jobs.api.tokens import Tokens
 from jobs.broker import Broker
 from jobs.broker import make_app as make_celery
-from jobs.embedded import embedded
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.tokens import Tokens
+from jobs.supervisor.embedded import embedded
 from schemas.errors import ServiceUnavailable
 from schemas.extras import installed_groups
 

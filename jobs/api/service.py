@@ -11,20 +11,20 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from jobs.api.auth import LOCAL, Authenticator, Principal, is_loopback
-from jobs.api.index import JOB_ID, Index
-from jobs.api.lanes import Lanes
-from jobs.api.looks import Looks, Seen
+from jobs.api.job_index import JOB_ID, Index
 from jobs.api.problems import Conflict
-from jobs.api.shapes import EndView, JobDetail, JobView, Submitted
+from jobs.api.progress_coalescer import Looks, Seen
+from jobs.api.responses import EndView, JobDetail, JobView, Submitted
+from jobs.api.thread_pools import Lanes
+from jobs.api.tokens import Scope
 from jobs.broker import Broker
-from jobs.catalog import find_in_catalog
-from jobs.files import read_job, read_manifest
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.state.tenants import running_jobs
 from jobs.storage import Storage
-from jobs.submit import Accepted, Found, enqueue
-from jobs.tokens import Scope
+from jobs.storage.catalog import find_in_catalog
+from jobs.storage.job_folder import read_job, read_manifest
+from jobs.submission.accept import Accepted, Found, enqueue
 from schemas.errors import Forbidden, NotFound, ServiceUnavailable, TooManyRequests
 from schemas.job import AcceptedJob
 

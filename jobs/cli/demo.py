@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from jobs.cli.lifecycle import exit_code, quiet_settings, run_spec, say_end
 from jobs.cli.results import shown
+from jobs.cli.run_job import exit_code, quiet_settings, run_spec, say_end
 from jobs.demo import make_model, make_reviews
-from jobs.results import result_batches, to_rows
+from jobs.results.convert import result_batches, to_rows
 from jobs.storage import Storage
 from schemas.job import parse_spec
 

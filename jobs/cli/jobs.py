@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from jobs.broker import Broker, make_app
-from jobs.cli.lifecycle import conclude, json_option, quiet_settings
-from jobs.cli.lookup import find_job
+from jobs.cli.find_job import find_job
+from jobs.cli.follow import rate_of
+from jobs.cli.follow import watch as watch_job
 from jobs.cli.progress import describe, display
-from jobs.files import read_manifest
+from jobs.cli.run_job import conclude, json_option, quiet_settings
 from jobs.state import Progress, State
 from jobs.storage import Storage
-from jobs.watch import rate_of
-from jobs.watch import watch as watch_job
+from jobs.storage.job_folder import read_manifest
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 

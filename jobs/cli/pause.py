@@ -5,8 +5,8 @@ import sys
 import click
 
 from jobs.broker import Broker, make_app
-from jobs.cli.lifecycle import quiet_settings
-from jobs.cli.lookup import find_job
+from jobs.cli.find_job import find_job
+from jobs.cli.run_job import quiet_settings
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage

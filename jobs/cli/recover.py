@@ -7,10 +7,10 @@ from collections import Counter
 import click
 
 from jobs.broker import Broker, make_app
-from jobs.cli.lifecycle import json_option, quiet_settings
-from jobs.rebuild import Seen, Standing, rebuild, unfinished
+from jobs.cli.run_job import json_option, quiet_settings
 from jobs.state import State
 from jobs.storage import Storage
+from jobs.supervisor.recovery import Seen, Standing, rebuild, unfinished
 
 _WORDS = {
     Standing.ENTERED: "entered again",

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from jobs.cli.lifecycle import quiet_settings
-from jobs.cli.lookup import find_job
-from jobs.merged import merged_batches
-from jobs.originals import Originals
-from jobs.render import render
-from jobs.results import result_batches, to_json, to_rows
+from jobs.cli.find_job import find_job
+from jobs.cli.run_job import quiet_settings
+from jobs.results.convert import result_batches, to_json, to_rows
+from jobs.results.render import render
+from jobs.results.source_media import Originals
+from jobs.results.with_retries import merged_batches
 from jobs.storage import Storage
 from schemas.output import OWN_COLUMNS
 

@@ -4,12 +4,12 @@ import json
 
 import click
 
-from jobs.cli.lifecycle import conclude, json_option, quiet_settings, run_accepted
-from jobs.cli.lookup import find_job
+from jobs.cli.find_job import find_job
 from jobs.cli.run import processes_option
-from jobs.files import read_manifest
-from jobs.retry import accept_retry, nothing_to_retry
+from jobs.cli.run_job import conclude, json_option, quiet_settings, run_accepted
 from jobs.storage import Storage
+from jobs.storage.job_folder import read_manifest
+from jobs.submission.retry import accept_retry, nothing_to_retry
 
 
 @click.command()

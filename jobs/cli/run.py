@@ -6,7 +6,9 @@ from typing import Any
 import click
 
 from jobs.broker import Broker, make_app
-from jobs.cli.lifecycle import (
+from jobs.cli.find_job import find_job
+from jobs.cli.progress import duration
+from jobs.cli.run_job import (
     accepted_job,
     conclude,
     json_option,
@@ -16,15 +18,13 @@ from jobs.cli.lifecycle import (
     skipped_words,
     validated,
 )
-from jobs.cli.lookup import find_job
-from jobs.cli.progress import duration
 from jobs.cli.spec_options import spec_from_options, spec_options
-from jobs.estimate import estimate
-from jobs.plan import planned, shard_limits
+from jobs.planning.planner import planned, shard_limits
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submit import Found, check_output, enqueue, found_job
-from jobs.validate import with_full_uris
+from jobs.submission.accept import Found, check_output, enqueue, found_job
+from jobs.submission.estimate import estimate
+from jobs.submission.validate import with_full_uris
 
 processes_option = click.option(
     "--processes",

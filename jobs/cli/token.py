@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from jobs.cli.lifecycle import json_option, quiet_settings
+from jobs.api.tokens import Scope, Token, Tokens
+from jobs.cli.run_job import json_option, quiet_settings
 from jobs.settings import Settings
-from jobs.tokens import Scope, Token, Tokens
-from jobs.webhook import signing_key
+from jobs.webhooks.signing import signing_key
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

@@ -3,10 +3,10 @@
 import click
 
 from jobs import logs
-from jobs.celery_processes import CeleryProcesses
 from jobs.settings import Settings
 from jobs.state import State
-from jobs.supervisor import Supervisor
+from jobs.supervisor.celery_processes import CeleryProcesses
+from jobs.supervisor.supervisor import Supervisor
 from schemas.errors import SpecError
 from schemas.extras import check_installed
 from schemas.task import Group

@@ -18,9 +18,9 @@ from redis.retry import Retry
 from jobs.settings import Settings
 from jobs.state.progress import Progress, WorkerInfo, progress_from
 from schemas.errors import ServiceUnavailable
+from schemas.heartbeat import Death, Loss
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.shard import ShardOrder
-from schemas.work import Death, Loss
 
 __all__ = ["Progress", "State", "WarmLimits", "WorkerInfo"]
 
@@ -90,7 +90,7 @@ class State:
 
     def _run(self, script: str, *args: str | float) -> Any:
         if script not in self._scripts:
-            folder = files("jobs.state")
+            folder = files("jobs.state") / "lua"
             source = (folder / "prelude.lua").read_text() + (folder / f"{script}.lua").read_text()
             self._scripts[script] = self._redis.register_script(source)
         return self._scripts[script](args=args)
@@ -112,7 +112,7 @@ class State:
 
         Tenants get equal shares; jobs with the same `model` are run by workers that hold it, within `warm`.
         """
-        return bool(self._run("add", job, task, output, priority, accepted, tenant, model))
+        return bool(self._run("job_add", job, task, output, priority, accepted, tenant, model))
 
     @_guarded
     def start(
@@ -128,27 +128,27 @@ class State:
         """The plan stands; the shards that aren't done may be released. True where none is left to do."""
         limit = "" if max_errors is None else max_errors
         done_json = json.dumps(list(done)) if done else "[]"
-        return bool(self._run("start", job, shards, rows, limit, done_json, rows_done, json.dumps(errors)))
+        return bool(self._run("job_start", job, shards, rows, limit, done_json, rows_done, json.dumps(errors)))
 
     @_guarded
     def cancel(self, job: str) -> bool:
         """Stop the job. False where it had ended, or was being stopped, or is not known."""
-        return int(self._run("stop", job, JobStatus.CANCELLING, "")) >= 0
+        return int(self._run("job_stop", job, JobStatus.CANCELLING, "")) >= 0
 
     @_guarded
     def pause(self, job: str) -> bool:
         """Hand out none of the job's shards; those in hand go on. False where it isn't under way, or is paused."""
-        return bool(self._run("pause", job))
+        return bool(self._run("job_pause", job))
 
     @_guarded
     def unpause(self, job: str) -> bool:
         """Hand out its shards again. False where it was not paused."""
-        return bool(self._run("continue", job))
+        return bool(self._run("job_resume", job))
 
     @_guarded
     def fail(self, job: str, error: ErrorInfo) -> bool:
         """Stop the job for an error that trying again won't mend. True where only the manifest is left to write."""
-        return int(self._run("stop", job, JobStatus.FAILING, error.model_dump_json())) == 1
+        return int(self._run("job_stop", job, JobStatus.FAILING, error.model_dump_json())) == 1
 
     @_guarded
     def plan_tried(self, job: str) -> int:
@@ -157,7 +157,7 @@ class State:
 
     @_guarded
     def finish(self, job: str, status: JobStatus) -> None:
-        self._run("finish", job, status, self._settings.keep_state_s)
+        self._run("job_finish", job, status, self._settings.keep_state_s)
 
     @_guarded
     def status(self, job: str) -> JobStatus | None:
@@ -203,7 +203,7 @@ class State:
     @_guarded
     def release(self, task: str, window: int, queue: str) -> int:
         """How many messages to send, so that one waits in the task's queue for each waiting shard, up to the window."""
-        return int(self._run("release", task, window, queue))
+        return int(self._run("tickets_missing", task, window, queue))
 
     @_guarded
     def take(self, tasks: Collection[str], models: Sequence[str], attempt: str) -> ShardOrder | None:
@@ -214,7 +214,7 @@ class State:
         limits = (self.warm.shards, self.warm.seconds, self.warm.new_seconds)
         served = json.dumps(list(tasks)) if tasks else "[]"
         held = json.dumps(list(models)) if models else "[]"
-        found = self._run("take", attempt, self._settings.lease_s, served, held, *limits)
+        found = self._run("shard_take", attempt, self._settings.lease_s, served, held, *limits)
         if found is None:
             return None
         job, task, output, shard, shards = found
@@ -223,39 +223,39 @@ class State:
     @_guarded
     def claim(self, order: ShardOrder, attempt: str) -> str:
         """Take the lease of this very shard. `claimed` where that worked; what stood against it otherwise."""
-        return str(self._run("claim", order.job, order.shard, attempt, self._settings.lease_s))
+        return str(self._run("shard_claim", order.job, order.shard, attempt, self._settings.lease_s))
 
     @_guarded
     def renew(self, order: ShardOrder, attempt: str, rows: int) -> str:
         """Renew the lease, and say how many rows are done. The job's status, or `lost`."""
-        return str(self._run("renew", order.job, order.shard, attempt, self._settings.lease_s, rows))
+        return str(self._run("shard_renew", order.job, order.shard, attempt, self._settings.lease_s, rows))
 
     @_guarded
     def commit(self, order: ShardOrder, attempt: str, rows: int, errors: dict[str, int]) -> bool:
         """The shard's part is in storage. True where the job wants finishing."""
-        return bool(self._run("commit", order.job, order.shard, attempt, rows, json.dumps(errors)))
+        return bool(self._run("shard_commit", order.job, order.shard, attempt, rows, json.dumps(errors)))
 
     @_guarded
     def put_back(self, order: ShardOrder, attempt: str, delay_s: float = 0) -> bool:
         """Let the lease go; the shard is released again, after the delay. True where the job wants finishing."""
-        return bool(self._run("put_back", order.job, order.shard, attempt, delay_s))
+        return bool(self._run("shard_requeue", order.job, order.shard, attempt, delay_s))
 
     @_guarded
     def fail_shard(self, order: ShardOrder, attempt: str, error: ErrorInfo) -> bool:
         """Give the shard up; the job goes on. True where the job wants finishing."""
-        return bool(self._run("fail_shard", order.job, order.shard, attempt, error.model_dump_json()))
+        return bool(self._run("shard_fail", order.job, order.shard, attempt, error.model_dump_json()))
 
     @_guarded
     def name_work(self, order: ShardOrder, attempt: str, work: tuple[int, int] | Literal["load"] | None) -> bool:
         """Say what the attempt works on: rows of its shard alone, start…stop-1, or its model. False where its lease is
         lost."""
         text = f"{work[0]}-{work[1]}" if isinstance(work, tuple) else work or ""
-        return bool(self._run("name", order.job, order.shard, attempt, text))
+        return bool(self._run("shard_set_position", order.job, order.shard, attempt, text))
 
     @_guarded
     def lost(self, order: ShardOrder, attempt: str, why: Loss) -> tuple[bool, bool]:
         """The attempt's process is gone. Whether it still held its lease, and whether the job wants finishing."""
-        held, finish = self._run("lost", order.job, order.shard, attempt, why, *self._settings.losses)
+        held, finish = self._run("shard_lost", order.job, order.shard, attempt, why, *self._settings.losses)
         return bool(held), bool(finish)
 
     @_guarded

@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.heartbeat import Loss
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.task import Group
 from schemas.tasks import all_tasks
-from schemas.work import Loss
 
 
 @dataclass(frozen=True)

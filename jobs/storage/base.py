@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from jobs.settings import Settings
 from schemas.errors import NightshiftError, SpecError
-from schemas.masking import has_secret
+from schemas.redaction import has_secret
 
 
 @dataclass(frozen=True)

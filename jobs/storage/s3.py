@@ -15,7 +15,7 @@ from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
 from jobs.storage.base import ObjectInfo, PinnedReader
-from jobs.storage.signed import Page, SignedGets
+from jobs.storage.presigned import Page, SignedGets
 from schemas.errors import (
     AccessDenied,
     AlreadyExists,

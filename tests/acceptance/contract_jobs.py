@@ -8,8 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from jobs.submit import accept
-from jobs.validate import validate
+from jobs.submission.accept import accept
+from jobs.submission.validate import validate
 from schemas.job import AcceptedJob, JobSpec
 from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences

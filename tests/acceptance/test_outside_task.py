@@ -29,6 +29,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("nightshift", "schemas", "jobs", "workers", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(FILES.name, "__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
+    (root / "docs").mkdir()
+    for name in ("__init__.py", "task_pages.py"):
+        shutil.copy(ROOT / "docs" / name, root / "docs")
     name = TASK.replace("-", "_")
     three = [f"schemas/tasks/{name}.py", f"workers/tasks/{name}.py", f"tests/tasks/test_{name}.py"]
     assert sorted(str(file.relative_to(FILES)) for file in FILES.rglob("*.py")) == sorted(three)
@@ -66,7 +69,7 @@ def test_the_schema_of_a_spec_has_it(copy: Path) -> None:
 
 
 def test_it_has_a_page(copy: Path) -> None:
-    done = python(copy, "jobs.pages")
+    done = python(copy, "docs.task_pages")
     assert done.code == 0, done
     page = (copy / "docs" / "tasks" / f"{TASK}.md").read_text(encoding="utf-8")
     assert "BertForNextSentencePrediction" in page

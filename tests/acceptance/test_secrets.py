@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from jobs.tokens import Scope, Tokens
-from jobs.webhook import signing_key
+from jobs.api.tokens import Scope, Tokens
+from jobs.webhooks.signing import signing_key
 from tests.acceptance.api import secret_of, server
 from tests.acceptance.cli import NIGHTSHIFT, environment, nightshift, worker
 from tests.acceptance.leaks import Search

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import redis
 
-from jobs.embedded import redis_server
+from jobs.supervisor.embedded import redis_server
 from tests.servers import free_ports, wait_for
 
 

@@ -14,13 +14,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.api.tokens import Scope, Tokens
 from jobs.broker import Broker, make_app
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submit import accept, enqueue
-from jobs.tokens import Scope, Tokens
-from jobs.validate import validate
+from jobs.submission.accept import accept, enqueue
+from jobs.submission.validate import validate
 from schemas.errors import NotFound
 from schemas.job import AcceptedJob, parse_spec
 from schemas.layout import MANIFEST, child
@@ -33,7 +33,7 @@ from tests.servers import wait_for
 ROOT = Path(__file__).parents[2]
 OVERLAY = Path(__file__).parent / "overlay"
 #: The two entry points that Celery's processes import.
-APPS = ("workers/celery_app.py", "jobs/control_app.py")
+APPS = ("workers/celery_app.py", "jobs/control/celery_app.py")
 #: Generous: the machine may be busy. What it bounds is seconds where nothing fails.
 BOUND_S = 240.0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.control import Control
-from jobs.files import read_job
+from jobs.control.controller import Control
+from jobs.storage.job_folder import read_job
 from schemas.manifest import JobStatus, Manifest
 from tests.faults.conftest import Note
 from tests.faults.stage import Stage, Submitted, write_table

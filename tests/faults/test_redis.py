@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from jobs.files import read_job
+from jobs.storage.job_folder import read_job
 from schemas.errors import ServiceUnavailable
 from schemas.manifest import JobStatus
 from tests.faults.conftest import Note, make_stage

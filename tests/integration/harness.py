@@ -9,19 +9,19 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobs.broker import Broker, make_app
-from jobs.control import Control
-from jobs.files import read_manifest
+from jobs.control.controller import Control
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submit import accept, enqueue
-from jobs.validate import validate
+from jobs.storage.job_folder import read_manifest
+from jobs.submission.accept import accept, enqueue
+from jobs.submission.validate import validate
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.manifest import Manifest
 from schemas.shard import ShardOrder
-from workers.attempt import Attempt, Outcome, run_attempt
-from workers.process import Process
-from workers.turns import run_next
+from workers.execution.attempt import Attempt, Outcome, run_attempt
+from workers.execution.process import Process
+from workers.execution.ticket import run_next
 
 
 def spec_for(model: Path, source: str | list[str], output: str, **changes: Any) -> JobSpec:

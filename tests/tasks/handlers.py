@@ -15,12 +15,12 @@ from transformers import AutoTokenizer, pipeline
 from schemas.errors import SpecError
 from schemas.job import parse_spec
 from schemas.task import Kind, Task
-from workers.clips import Clip
-from workers.devices import pick_device, pick_dtype
+from workers.audio.clip import Clip
+from workers.engine.runner import infer, record_seed
 from workers.handler import Handler, Loaded, Piece, Prediction
-from workers.pictures import Picture
-from workers.runner import infer, record_seed
+from workers.models.device import pick_device, pick_dtype
 from workers.tasks import handler_of
+from workers.vision.picture import Picture
 
 #: What a handler gets for encoded media.
 DECODERS = {Kind.IMAGE: Picture, Kind.AUDIO: Clip}

@@ -16,7 +16,7 @@ from tests.media import FORMATS, encoded, sounds, tone
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, close, run_case
 from tests.tasks.handlers import load, loaded_handler, pieces_of, predictions, problems, reference_pipeline
-from workers.clips import Clip
+from workers.audio.clip import Clip
 from workers.handler import Handler
 
 SCHEMA = "1:c3bf7dc812a4"

@@ -19,7 +19,7 @@ from tests.media import encoded, sounds
 from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, run_case
 from tests.tasks.handlers import load, loaded_handler, predictions, problems, reference_pipeline
-from workers.clips import Clip
+from workers.audio.clip import Clip
 
 RATE = 16_000
 SCHEMA = "1:fe2111cb00d6"

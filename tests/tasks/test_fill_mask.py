@@ -21,8 +21,8 @@ from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, a_few, close, run_case
 from tests.tasks.handlers import computed, loaded_handler, pieces_of, problems, reference_pipeline
 from tests.texts import ODD, sentences
+from workers.engine.runner import infer
 from workers.handler import Handler
-from workers.runner import infer
 
 SCHEMA = "1:c23b57027634"
 handler_of = partial(loaded_handler, TASK)

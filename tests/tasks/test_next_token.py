@@ -20,7 +20,7 @@ from tests.tasks.conformance import *  # noqa: F403
 from tests.tasks.conformance import Case, a_few, any_text, close, run_case
 from tests.tasks.handlers import handler_on, load, loaded_handler, pieces_of, predictions, problems, reference_model
 from tests.texts import ODD, sentences
-from workers.runner import infer
+from workers.engine.runner import infer
 
 SCHEMA = "1:775b59b92607"
 TEXTS = [*ODD, "<|endoftext|> <pad> <s>", *sentences(20, longest=40)]

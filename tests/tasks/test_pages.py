@@ -13,10 +13,10 @@ import yaml
 from click.testing import CliRunner
 from transformers import BertConfig, BertForQuestionAnswering
 
-from jobs import pages
-from jobs.models import model_kind
+from docs import task_pages as pages
 from jobs.settings import Settings
-from jobs.validate import with_full_uris
+from jobs.submission.resolve_model import model_kind
+from jobs.submission.validate import with_full_uris
 from schemas.job import JobSpec, parse_spec
 from schemas.manifest import JobStatus
 from schemas.task import Column, Group, Task, TaskParams, field

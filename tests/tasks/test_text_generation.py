@@ -34,7 +34,7 @@ from tests.tasks.handlers import (
     spec_json,
 )
 from tests.texts import ODD, sentences
-from workers.runner import infer
+from workers.engine.runner import infer
 
 SCHEMA = "1:035d9fe79fb7"
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 10}

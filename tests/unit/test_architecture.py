@@ -54,7 +54,7 @@ def modules(package: str) -> list[str]:
 
 def test_schemas_and_jobs_import_without_torch() -> None:
     # The Celery application is an entry point: importing it reads settings, which name no Redis here.
-    names = [name for name in modules("schemas") + modules("jobs") if name != "jobs.control_app"]
+    names = [name for name in modules("schemas") + modules("jobs") if name != "jobs.control.celery_app"]
     script = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
     script += f"print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -80,7 +80,9 @@ def test_only_settings_read_the_environment() -> None:
         for line in file.read_text().splitlines()
         if "os.environ" in line and "environment(os.environ)" not in line
     }
-    assert readers <= {"jobs/settings.py", "jobs/celery_processes.py", "jobs/embedded.py"}, readers
+    assert readers <= {"jobs/settings.py", "jobs/supervisor/celery_processes.py", "jobs/supervisor/embedded.py"}, (
+        readers
+    )
 
 
 def test_files_stay_readable() -> None:

@@ -16,8 +16,8 @@ import redis
 import yaml
 from packaging.requirements import Requirement
 
-from jobs.embedded import redis_server
 from jobs.settings import Settings
+from jobs.supervisor.embedded import redis_server
 from schemas.task import Group
 from tests.servers import S3_ENV, free_ports, running, s3_client, seaweedfs, wait_for
 

@@ -10,11 +10,11 @@ from transformers import AutoModelForAudioClassification
 
 from schemas.job import JobSpec
 from schemas.tasks.audio_classification import TASK, Params
-from workers.clips import Clip
-from workers.features import batches, check_length, encode, load_feature_extractor, pads, shortest
+from workers.audio.clip import Clip
+from workers.audio.features import batches, check_length, encode, load_feature_extractor, pads, shortest
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import best_labels, scores
-from workers.loading import load_model
+from workers.models.load import load_model
 
 
 class AudioClassification(Handler[Params]):

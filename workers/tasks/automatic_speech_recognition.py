@@ -10,13 +10,13 @@ from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
 from schemas.job import JobSpec
 from schemas.tasks.automatic_speech_recognition import TASK, Params
-from workers.clips import Clip
-from workers.ctc import CtcRecognizer, check_ctc
-from workers.features import load_feature_extractor
+from workers.audio.clip import Clip
+from workers.audio.ctc import CtcRecognizer, check_ctc
+from workers.audio.features import load_feature_extractor
+from workers.audio.recognizer import Recognizer, SpeechProcessor
+from workers.audio.whisper import WhisperRecognizer
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
-from workers.loading import load_model, load_tokenizer
-from workers.recognizer import Recognizer, SpeechProcessor
-from workers.whisper import WhisperRecognizer
+from workers.models.load import load_model, load_tokenizer
 
 
 class AutomaticSpeechRecognition(Handler[Params]):

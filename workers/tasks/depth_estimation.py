@@ -17,8 +17,8 @@ from transformers import AutoModelForDepthEstimation
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.depth_estimation import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
-from workers.loading import load_model
-from workers.vision import in_equal_shapes, load_processor, piece_of, probe
+from workers.models.load import load_model
+from workers.vision.processor import in_equal_shapes, load_processor, piece_of, probe
 
 #: What image processors make the final depth of; the second is DepthPro's scale.
 _FIELDS = ("predicted_depth", "field_of_view")

@@ -15,9 +15,9 @@ from schemas.errors import Permanent, RecordError
 from schemas.job import JobSpec
 from schemas.tasks.feature_extraction import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
-from workers.loading import load_model, load_tokenizer
-from workers.pooling import Recipe, pool, read_recipe
-from workers.text import encode, max_tokens, padded
+from workers.models.load import load_model, load_tokenizer
+from workers.text.encode import encode, max_tokens, padded
+from workers.text.pooling import Recipe, pool, read_recipe
 
 _MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 

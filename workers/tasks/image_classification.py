@@ -11,8 +11,8 @@ from schemas.job import JobSpec
 from schemas.tasks.image_classification import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.labels import best_labels, score_function, scores
-from workers.loading import load_model
-from workers.vision import in_equal_shapes, load_processor, prepare, probe
+from workers.models.load import load_model
+from workers.vision.processor import in_equal_shapes, load_processor, prepare, probe
 
 
 class ImageClassification(Handler[Params]):

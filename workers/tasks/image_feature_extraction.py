@@ -13,8 +13,8 @@ from schemas.errors import Permanent, RecordError
 from schemas.job import JobSpec
 from schemas.tasks.image_feature_extraction import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
-from workers.loading import load_model
-from workers.vision import in_equal_shapes, load_processor, prepare, probe
+from workers.models.load import load_model
+from workers.vision.processor import in_equal_shapes, load_processor, prepare, probe
 
 #: What the parameters of a class token are called in Transformers' models.
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")

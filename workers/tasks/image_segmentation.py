@@ -15,10 +15,10 @@ from schemas.errors import Permanent, RecordError
 from schemas.job import JobSpec
 from schemas.tasks.image_segmentation import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
-from workers.loading import load_model
-from workers.masks import Mask, masks, require_pycocotools
-from workers.segments import Size, class_planes, instance_map, on_canvas, panoptic_map, runs, semantic_map
-from workers.vision import in_equal_shapes, load_processor, prepare
+from workers.models.load import load_model
+from workers.vision.processor import in_equal_shapes, load_processor, prepare
+from workers.vision.rle_masks import Mask, masks, require_pycocotools
+from workers.vision.segmentation import Size, class_planes, instance_map, on_canvas, panoptic_map, runs, semantic_map
 
 #: Image processors of models that find segments by queries, by how their names begin, with the size that they first
 #: bring the masks to, whatever the model's. Of other models each class has a plane of logits.
@@ -57,7 +57,9 @@ class ImageSegmentation(Handler[Params]):
         return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
-        """For each picture the runs of a map of its segments, and what else its subtask needs: see `workers.segments`.
+        """Return for each picture the runs of a map of its segments, and what else its subtask needs.
+
+        See `workers.vision.segmentation`.
 
         `finite` says whether all that the model gave was a number.
         """

@@ -13,11 +13,11 @@ from transformers import GenerationConfig
 
 from schemas.job import JobSpec
 from schemas.tasks.next_token import TASK, Params
-from workers.causal import Causal, Prompts, left_padded, load_causal
-from workers.decoding import pads
-from workers.generation import not_finite
+from workers.generation.causal import Causal, Prompts, left_padded, load_causal
+from workers.generation.decoder import pads
+from workers.generation.end_tokens import not_finite
+from workers.generation.sampling import filtered, noisy
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
-from workers.sampling import filtered, noisy
 
 
 class NextToken(Handler[Params]):

@@ -15,8 +15,8 @@ from transformers import AutoModelForObjectDetection
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.object_detection import TASK, Params
 from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
-from workers.loading import load_model
-from workers.vision import in_equal_shapes, load_processor, prepare
+from workers.models.load import load_model
+from workers.vision.processor import in_equal_shapes, load_processor, prepare
 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 

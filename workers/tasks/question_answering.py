@@ -18,9 +18,9 @@ from schemas.job import JobSpec
 from schemas.tasks.question_answering import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
-from workers.loading import load_fast_tokenizer, load_model
-from workers.spans import Answer, Window, answers, best_spans, merged, window_of
-from workers.text import groups, max_tokens, padded
+from workers.models.load import load_fast_tokenizer, load_model
+from workers.text.answer_spans import Answer, Window, answers, best_spans, merged, window_of
+from workers.text.encode import groups, max_tokens, padded
 
 #: What a window shares with the next one where the job doesn't say; half a window where that is less.
 DEFAULT_STRIDE = 128

@@ -2,8 +2,8 @@
 
 from schemas.job import JobSpec
 from schemas.tasks.summarization import TASK, Params
+from workers.generation.seq2seq import SequenceToSequence
 from workers.handler import Loaded
-from workers.seq2seq import SequenceToSequence
 
 
 class Summarization(SequenceToSequence[Params]):

@@ -11,8 +11,8 @@ from schemas.job import JobSpec
 from schemas.tasks.text_classification import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import best_labels, score_function, scores
-from workers.loading import load_model, load_tokenizer
-from workers.text import encode, max_tokens, padded
+from workers.models.load import load_model, load_tokenizer
+from workers.text.encode import encode, max_tokens, padded
 
 
 class TextClassification(Handler[Params]):

@@ -15,12 +15,12 @@ from transformers import GenerationConfig, TextGenerationPipeline
 from schemas.errors import Permanent, RecordError
 from schemas.job import JobSpec
 from schemas.tasks.text_generation import TASK, Params
-from workers.causal import Causal, Prompts, load_causal
-from workers.chat import rendered
-from workers.decoding import Decoder, Prompt
-from workers.generation import end_tokens, generated
+from workers.generation.causal import Causal, Prompts, load_causal
+from workers.generation.chat_template import rendered
+from workers.generation.decoder import Decoder, Prompt
+from workers.generation.end_tokens import end_tokens, generated
+from workers.generation.stop_strings import Stops
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
-from workers.stops import Stops
 
 #: What the pipeline takes where neither job nor model says.
 DEFAULT_NEW_TOKENS = 256

@@ -18,9 +18,9 @@ from schemas.job import JobSpec
 from schemas.tasks.token_classification import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
-from workers.loading import load_fast_tokenizer, load_model
-from workers.text import max_tokens, padded
-from workers.windows import Window, encode_windows
+from workers.models.load import load_fast_tokenizer, load_model
+from workers.text.encode import max_tokens, padded
+from workers.text.windows import Window, encode_windows
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 from schemas.errors import Permanent
 from schemas.job import JobSpec
 from schemas.tasks.translation import TASK, Params
+from workers.generation.seq2seq import SequenceToSequence
 from workers.handler import Loaded, Piece, Record
-from workers.seq2seq import SequenceToSequence
 
 _PAIR = re.compile(r"translation_(.+)_to_(.+)")
 

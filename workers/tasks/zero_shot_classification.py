@@ -20,7 +20,7 @@ from schemas.tasks.zero_shot_classification import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
 from workers.tasks.text_classification import TextClassification
-from workers.text import encode, max_tokens, padded
+from workers.text.encode import encode, max_tokens, padded
 
 _log = logging.getLogger(__name__)
 

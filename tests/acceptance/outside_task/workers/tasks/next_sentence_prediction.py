@@ -10,8 +10,8 @@ from transformers import AutoModelForNextSentencePrediction
 from schemas.tasks.next_sentence_prediction import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
-from workers.loading import load_model, load_tokenizer
-from workers.text import encode, max_tokens, padded
+from workers.models.load import load_model, load_tokenizer
+from workers.text.encode import encode, max_tokens, padded
 
 
 class NextSentencePrediction(Handler[Params]):

@@ -1,0 +1,208 @@
+"""A job's life as the command line sees it: accepted, run to its end with progress, and concluded with an exit code."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import click
+
+from jobs import logs
+from jobs.broker import Broker, make_app
+from jobs.cli.follow import watch
+from jobs.cli.progress import display, duration
+from jobs.settings import Settings
+from jobs.state import State
+from jobs.storage import Storage
+from jobs.submission.accept import Accepted, Found, accept, check_output, enqueue, new_job_id
+from jobs.submission.retry import nothing_to_retry
+from jobs.submission.validate import Validated, validate, with_full_uris
+from jobs.supervisor.embedded import embedded
+from schemas.errors import SpecError
+from schemas.job import AcceptedJob, JobSpec
+from schemas.manifest import JobStatus, Manifest
+from schemas.task import Group, Task
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for scripts.")
+
+
+def quiet_settings() -> Settings:
+    settings = Settings.read()
+    logs.configure("warning" if settings.log_level == "info" else settings.log_level, settings.log_format)
+    return settings
+
+
+def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
+    """The spec, validated. Raises SpecError also for what can't be done without a deployment."""
+    if spec.notify is not None and settings.redis_url is None:
+        raise SpecError.of(
+            "notify", "webhooks are sent by a deployment, and this command runs the job itself and waits; leave it out"
+        )
+    return validate(spec, storage, settings)
+
+
+def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
+    """The job of the spec: the one that is there already, or a new one. Redis is seen to answer first."""
+    return check_output(spec, storage) or _accepted(spec, storage, settings)
+
+
+def _accepted(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
+    checked = validated(spec, storage, settings)
+    State(settings).ping()  # else nothing is written for it
+    return accept(checked, storage, settings)
+
+
+def run_spec(
+    spec: JobSpec, storage: Storage, settings: Settings, processes: int | None, as_json: bool
+) -> tuple[AcceptedJob, Manifest]:
+    """Accept the spec and run the job, or what is missing of the one that is there, to its end."""
+    spec = with_full_uris(spec)
+    there = check_output(spec, storage)
+    if there is not None:
+        return there.job, run_to_end(there, storage, settings, processes, as_json)
+    return run_accepted(
+        lambda: accept(validated(spec, storage, settings), storage, settings),
+        spec.task_schema, storage, settings, processes, as_json,
+    )  # fmt: skip
+
+
+def run_to_end(
+    accepted: Accepted, storage: Storage, settings: Settings, processes: int | None, as_json: bool
+) -> Manifest:
+    """Run what is missing of the job, with progress, and wait for its end."""
+    if accepted.manifest is not None:
+        return _nothing_to_run(accepted.job, accepted.manifest, as_json)
+    task = accepted.job.spec.task_schema
+    return run_accepted(lambda: accepted, task, storage, settings, processes, as_json)[1]
+
+
+def run_accepted(
+    accept_job: Callable[[], Accepted],
+    task: Task,
+    storage: Storage,
+    settings: Settings,
+    processes: int | None,
+    as_json: bool,
+) -> tuple[AcceptedJob, Manifest]:
+    """Accept a job of this task once there is something to run it, and run it to its end. Ctrl-C exits with 130.
+
+    Without a deployment processes are started, and get ready while the job is validated. Nothing is written for a job
+    that can't be run here.
+    """
+    job: AcceptedJob | None = None
+    try:
+        with _services(task, settings, processes) as services:
+            accepted = accept_job()
+            job = accepted.job
+            if accepted.manifest is not None:
+                return job, _nothing_to_run(job, accepted.manifest, as_json)
+            return job, services.run(accepted, storage, as_json)
+    except KeyboardInterrupt:
+        if job is not None and not as_json:
+            _say_interrupted(job, settings)
+        sys.exit(130)
+
+
+def _nothing_to_run(job: AcceptedJob, manifest: Manifest, as_json: bool) -> Manifest:
+    if not as_json:
+        ended = f"{manifest.ended_at:%Y-%m-%d %H:%M} UTC"
+        click.echo(f"nothing to run: job {job.id} with this spec ended at {ended}", err=True)
+        if manifest.status is not JobStatus.SUCCEEDED:
+            status = manifest.status
+            click.echo(f"it {status}; what is missing can be run with: nightshift retry {job.output}", err=True)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Services:
+    """What runs a job: the deployment, or Redis and processes of this command's own. `check` raises if they ended."""
+
+    settings: Settings
+    check: Callable[[], None] = lambda: None
+
+    def run(self, accepted: Accepted, storage: Storage, as_json: bool) -> Manifest:
+        job = accepted.job
+        if accepted.found is Found.UNFINISHED and not as_json:
+            click.echo(f"going on with job {job.id}", err=True)
+        state = State(self.settings)
+        enqueue(job, state, Broker(make_app(self.settings, "cli")))
+        if not as_json:
+            click.echo(f"job {job.id} → {job.output}", err=True)
+        return _watched(job, state, storage, as_json, self.check)
+
+
+@contextmanager
+def _services(task: Task, settings: Settings, processes: int | None) -> Iterator[_Services]:
+    if settings.redis_url is not None:
+        if processes is not None:
+            raise click.UsageError("--processes is for running without a deployment; NIGHTSHIFT_REDIS_URL is set")
+        State(settings).ping()  # else nothing is written for the job
+        yield _Services(settings)
+        return
+    groups = [Group.CONTROL, task.group]
+    with embedded(settings, groups, processes, f"{new_job_id()}.log") as (own, check):
+        yield _Services(own, check)
+
+
+def _watched(job: AcceptedJob, state: State, storage: Storage, as_json: bool, alive: Callable[[], None]) -> Manifest:
+    with display(quiet=as_json) as shown:
+        for seen in watch(job, state, storage, alive):
+            if isinstance(seen, Manifest):
+                return seen
+            shown.show(seen)
+    raise AssertionError("a watch ends with a manifest")
+
+
+def _say_interrupted(job: AcceptedJob, settings: Settings) -> None:
+    if settings.redis_url is None:
+        click.echo(f"interrupted; what is done is kept. Go on with: nightshift resume {job.output}", err=True)
+    else:
+        click.echo(
+            f"no longer watching; the job goes on. See it with: nightshift watch {job.id}\n"
+            f"stop it with: nightshift cancel {job.id}",
+            err=True,
+        )
+
+
+def exit_code(manifest: Manifest) -> int:
+    """0 succeeded, 3 succeeded with error rows, 1 failed or cancelled."""
+    if manifest.status is not JobStatus.SUCCEEDED:
+        return 1
+    return 3 if manifest.error_rows else 0
+
+
+def conclude(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
+    """Say how the job ended, and exit."""
+    say_end(manifest, job, as_json)
+    sys.exit(exit_code(manifest))
+
+
+def skipped_words(skipped: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {why}" for why, count in sorted(skipped.items()))
+
+
+def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
+    """How the job ended: what was done on standard output, what went wrong on standard error."""
+    if as_json:
+        shown = manifest.model_dump(mode="json", exclude={"parts"})
+        click.echo(json.dumps(shown | {"output": job.output, "parts": len(manifest.parts)}))
+        return
+    took = (manifest.ended_at - job.accepted_at).total_seconds()
+    click.echo(
+        f"{manifest.status}: {manifest.rows:,} records in {len(manifest.parts)} parts, {duration(took)}, "
+        f"at {job.output}"
+    )
+    if manifest.error is not None:
+        click.echo(f"error: {manifest.error.message}", err=True)
+    if manifest.skipped:
+        click.echo("skipped: " + skipped_words(manifest.skipped), err=True)
+    for code, count in sorted(manifest.errors.items()):
+        click.echo(f"{count:,} error rows: {code}", err=True)
+    for lost in manifest.lost[:10]:
+        rows = ", ".join(f"{s.uri} rows {s.first_row}–{s.first_row + s.rows - 1}" for s in lost.slices if s.rows)
+        click.echo(f"shard {lost.shard} failed: {lost.error.message}{f' ({rows})' if rows else ''}", err=True)
+    if len(manifest.lost) > 10:
+        click.echo(f"… and {len(manifest.lost) - 10} more failed shards, see {job.output}_manifest.json", err=True)
+    if not nothing_to_retry(manifest):
+        click.echo(f"to run again what has no answer: nightshift retry {job.output}", err=True)

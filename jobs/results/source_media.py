@@ -1,0 +1,92 @@
+"""Originals: the picture or clip that an output row is about, from the job's input.
+
+The input as it is now: what was overwritten after the job is not noticed here.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from jobs.planning.planner import input_format
+from jobs.settings import Settings
+from jobs.storage import PinnedReader, Storage
+from jobs.storage.base import named_in_row
+from schemas.errors import NotFound, RecordError, SpecError
+from schemas.job import AcceptedJob
+
+
+class Originals:
+    """Called with an output row gives its original's bytes. Rows are best asked for in the output's order."""
+
+    def __init__(self, job: AcceptedJob, storage: Storage, settings: Settings) -> None:
+        """Raises SpecError for a task over text."""
+        spec = job.spec
+        media = spec.task_schema.media
+        if media is None:
+            raise SpecError.of("task", f"{spec.task} is over text: its rows have no picture or sound")
+        self._column = spec.column(media.name)
+        self._spec = spec
+        self._storage = storage
+        self._settings = settings.narrowed(job.allowed_inputs)
+        self._format: str | None = None
+        self._cursor: _Cursor | None = None
+
+    def __call__(self, row: dict[str, Any]) -> bytes:
+        """Raises NightshiftError where the original isn't there any more, isn't allowed, or is too large."""
+        self._format = self._format or input_format(self._spec, self._storage)
+        if self._format == "media":
+            return self._read(row["source_uri"])
+        value = self._cell(row["source_uri"], row["source_row"])
+        if isinstance(value, dict):
+            value = value["bytes"] if value["bytes"] is not None else value.get("path")
+        if isinstance(value, bytes):
+            return value
+        if value is None:
+            raise NotFound(f"row {row['source_row']} of {row['source_uri']} has nothing in {self._column!r}")
+        return self._read(named_in_row(value, row["source_uri"], self._settings))
+
+    def _cell(self, uri: str, row: int) -> Any:
+        if self._cursor is None or self._cursor.uri != uri or self._cursor.row > row:
+            if self._cursor is not None:
+                self._cursor.source.close()
+            self._cursor = _Cursor(self._storage.open(self._storage.stat(uri)), self._column)
+        return self._cursor.cell(row)
+
+    def _read(self, uri: str) -> bytes:
+        info = self._storage.stat(uri)
+        limit = self._settings.max_object_mb << 20
+        if info.size > limit:
+            raise RecordError("too_large", f"{uri} has {info.size:,} bytes; max_object_mb allows {limit:,}")
+        with self._storage.open(info) as source:
+            return source.read()
+
+
+class _Cursor:
+    """One column of a table, read forward; row groups before the wanted row are passed over."""
+
+    def __init__(self, source: PinnedReader, column: str) -> None:
+        self.uri = source.info.uri
+        self.source = source
+        self.row = 0
+        self._file = pq.ParquetFile(source)
+        self._column = column
+        self._group = 0
+        self._values: Iterator[Any] = iter(())
+        self._end = 0
+
+    def cell(self, row: int) -> Any:
+        """The value in this row, which is not before one that was asked for."""
+        while row >= self._end:
+            self.row = self._end
+            if self._group == self._file.num_row_groups:
+                raise NotFound(f"{self.uri} has no row {row} any more")
+            self._end += self._file.metadata.row_group(self._group).num_rows
+            batches = self._file.iter_batches(batch_size=16, row_groups=[self._group], columns=[self._column])
+            self._values = (value.as_py() for batch in batches for value in batch.column(0))
+            self._group += 1
+        while True:
+            value = next(self._values)
+            self.row += 1
+            if self.row > row:
+                return value

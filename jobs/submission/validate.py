@@ -1,0 +1,106 @@
+"""Validation: everything about a job spec that can be judged before anything is queued."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyarrow as pa
+
+from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, glob_pattern
+from jobs.planning.parquet_footers import read_footer
+from jobs.planning.planner import input_format
+from jobs.settings import Settings
+from jobs.storage import Storage
+from jobs.storage.base import normalized
+from jobs.submission.resolve_model import resolve_model
+from jobs.webhooks.signing import check_notify
+from schemas.errors import Problem, SpecError, Unreadable
+from schemas.job import JobSpec, ResolvedModel
+from schemas.layout import child, part_name
+from schemas.output import read_schema
+from schemas.plan import NO_COLUMNS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A spec with its URIs written out in full, its model pinned, and the schema of the columns it reads."""
+
+    spec: JobSpec
+    model: ResolvedModel
+    columns: pa.Schema
+
+
+def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
+    """Judge the spec whole. Raises SpecError with every problem found, Transient where a store is away."""
+    spec = with_full_uris(spec)
+    problems: list[Problem] = []
+
+    def judged(check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except SpecError as error:
+            problems.extend(error.problems)
+            return None
+
+    judged(lambda: check_locations(spec, settings))
+    if spec.notify is not None:
+        notify = str(spec.notify)
+        judged(lambda: check_notify(notify, settings))
+    model = judged(lambda: resolve_model(spec, storage, settings))
+    columns = judged(lambda: _input_columns(spec, storage, settings)) if not problems or model is None else None
+    if problems or model is None or columns is None:
+        raise SpecError(problems)
+    return Validated(spec, model, columns)
+
+
+def with_full_uris(spec: JobSpec) -> JobSpec:
+    """The spec with every location absolute, as a worker elsewhere needs it. Raises SpecError for a foreign scheme."""
+    uri = spec.input.uri
+    inputs = (
+        normalized(uri, "input.uri")
+        if isinstance(uri, str)
+        else [normalized(one, f"input.uri.{i}") for i, one in enumerate(uri)]
+    )
+    output = normalized(spec.output.uri, "output.uri").rstrip("/") + "/"
+    return spec.model_copy(
+        update={
+            "input": spec.input.model_copy(update={"uri": inputs}),
+            "output": spec.output.model_copy(update={"uri": output}),
+        }
+    )
+
+
+def check_locations(spec: JobSpec, settings: Settings) -> None:
+    """Raises SpecError for an input or output that may not be used, or an output inside the input."""
+    output = spec.output.uri
+    settings.check_allowed(output, settings.allowed_outputs, "output.uri")
+    if output.startswith("s3://") and output.count("/") == 3:
+        raise SpecError.of("output.uri", f"{output!r} is a whole bucket; name a prefix in it for this job alone")
+    for uri in spec.input.uris:
+        settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
+        folder = uri.rstrip("/") + "/"
+        if output.startswith(folder) or glob_pattern(uri).fullmatch(child(output, part_name(0, 1))):
+            raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
+
+
+def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:
+    """The columns to read, by the first footer that can be read; planning holds every other file to it.
+
+    NO_COLUMNS where the input is pictures or sound themselves.
+    """
+    media = spec.task_schema.media
+    if input_format(spec, storage) == "media" and media is not None:
+        if spec.input.columns or spec.input.keep:
+            field = "input.columns" if spec.input.columns else "input.keep"
+            raise SpecError.of(field, f"{media.kind} files have no columns; leave it out")
+        next(iter(InputFiles(storage, spec.input.uris, MEDIA[media.kind])))
+        return NO_COLUMNS
+    broken: Unreadable | None = None
+    for info in InputFiles(storage, spec.input.uris, PARQUET):
+        try:
+            return read_schema(spec, read_footer(storage, info, settings.max_footer_mb << 20).schema)
+        except Unreadable as error:
+            broken = broken or error
+    raise SpecError.of("input.uri", broken.message if broken else "no input")

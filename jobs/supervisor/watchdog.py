@@ -1,0 +1,138 @@
+"""Oversight: what a supervisor sees of the work that its processes have in hand, and does about it.
+
+The shard of a process that is gone is given back at once, not when its lease runs out; a process whose step is late, or
+that outgrew its memory, is ended. From outside: code that hangs may hold Python's lock, code that crashes is gone.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.broker import Broker
+from jobs.logs import bound, event
+from jobs.settings import Settings
+from jobs.state import State
+from schemas.errors import ServiceUnavailable
+from schemas.heartbeat import STAGES, Loss, WorkInHand, read_work
+from schemas.shard import ShardOrder
+from schemas.tasks import find_task
+
+_log = logging.getLogger(__name__)
+#: Seconds between two looks.
+_EVERY_S = 0.2
+
+
+class Oversight:
+    """Over the processes that write into `folder`."""
+
+    def __init__(self, folder: Path, state: State, broker: Broker, settings: Settings) -> None:
+        self._folder = folder
+        self._state = state
+        self._broker = broker
+        self._settings = settings
+        #: Processes that were ended here, and why, by the attempt that they had in hand.
+        self._ended: dict[str, Loss] = {}
+        #: The times that had passed at the last look, by attempt: one that was stopped for a while may go on.
+        self._late: dict[str, set[tuple[str, float]]] = {}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Look again and again, until this is stopped."""
+        while not stopping.wait(_EVERY_S):
+            try:
+                self.look()
+            except ServiceUnavailable as error:  # the file stays, and is found again
+                event(_log, "redis_away", logging.WARNING, error=error.message)
+            except Exception:  # noqa: BLE001 (leases go on to run out; the next look may go well)
+                _log.exception("oversight_failed")
+
+    def look(self) -> None:
+        """End what must be ended, and give back the shards of processes that are gone."""
+        found = [(file, read_work(_read(file))) for file in self._folder.glob("*.work")]
+        current = {known[0].attempt for _, known in found if known is not None}
+        self._late = {attempt: late for attempt, late in self._late.items() if attempt in current}
+        for file, known in found:
+            if known is None:
+                continue
+            work, times = known
+            seen = _process(work.pid)
+            if seen is None:
+                self._lost(work, file)
+            elif work.attempt not in self._ended:
+                why = self._fault(work, seen, times)
+                if why is not None:
+                    self._ended[work.attempt] = why
+                    with suppress(ProcessLookupError):  # gone by itself meanwhile
+                        os.kill(work.pid, signal.SIGKILL)
+
+    def _fault(self, work: WorkInHand, seen: "_Process", times: dict[str, float]) -> Loss | None:
+        limit = self._settings.process_memory_gb
+        if limit is not None and seen.resident > limit * (1 << 30):
+            return Loss.MEMORY_EXCEEDED
+        # Outside of a step, as where a model is loaded, silence is no fault of a record.
+        late = {item for item in times.items() if time.monotonic() > item[1] and times.keys() & STAGES}
+        before, self._late[work.attempt] = self._late.get(work.attempt, set()), late
+        return Loss.TIMEOUT if late & before and not seen.stopped else None
+
+    def _lost(self, work: WorkInHand, file: Path) -> None:
+        order = work.order
+        why = self._ended.get(work.attempt, Loss.WORKER_LOST)
+        held, finish = self._state.lost(order, work.attempt, why)
+        file.unlink(missing_ok=True)
+        self._ended.pop(work.attempt, None)
+        if not held:
+            return
+        with bound(job=order.job, shard=order.shard, attempt=work.attempt, task=order.task):
+            event(_log, "process_lost", logging.WARNING, pid=work.pid, why=why.value)
+        if finish:
+            self._broker.finish_job(order.job, order.output)
+        self._broker.release(self._state, find_task(order.task))
+
+    def in_hand(self) -> list[ShardOrder]:
+        """What the processes work on."""
+        found = (read_work(_read(file)) for file in sorted(self._folder.glob("*.work")))
+        return [known[0].order for known in found if known is not None]
+
+    def put_back(self) -> None:
+        """Give back what processes had in hand that were ended because this worker stops: no fault of the shards."""
+        for file in self._folder.glob("*.work"):
+            found = read_work(_read(file))
+            if found is not None and self._state.put_back(found[0].order, found[0].attempt):
+                self._broker.finish_job(found[0].order.job, found[0].order.output)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:  # its attempt is over
+        return b""
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A process that lives: its resident size in bytes, 0 where that can't be told, and whether a signal stopped it."""
+
+    resident: int
+    stopped: bool
+
+
+def _process(pid: int) -> _Process | None:
+    """What the system says of a process; None where it is gone, or dead and only not yet waited for."""
+    if sys.platform == "linux":
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        if fields[0] in ("Z", "X"):
+            return None
+        return _Process(int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), stopped=fields[0] in ("T", "t"))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    return _Process(0, stopped=False)

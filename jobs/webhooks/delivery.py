@@ -1,0 +1,139 @@
+"""Webhooks sent: by threads of the control process, so that no receiver, however slow, holds up a plan or a manifest.
+
+At least once: Redis has what is due until it is settled, the sweep asks again, and where Redis is lost the catalog says
+which jobs aren't settled. A receiver knows a repetition by its webhook-id.
+"""
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from urllib.parse import urlsplit
+
+from jobs.logs import bound, event
+from jobs.settings import Settings
+from jobs.state import State, webhook_queue
+from jobs.state.locks import alone
+from jobs.storage import Storage
+from jobs.storage.catalog import is_marked, mark_ended
+from jobs.storage.job_folder import read_job, read_manifest
+from jobs.webhooks import signing
+from jobs.webhooks.ssrf_safe_post import post
+from schemas.errors import NightshiftError, Permanent, Transient
+from schemas.job import AcceptedJob
+from schemas.manifest import Manifest
+
+_log = logging.getLogger(__name__)
+#: Webhooks sent at once.
+_SENDERS = 8
+
+
+class Notifier:
+    """Sends what is due. Threads may share one; it makes its own threads at the first signing."""
+
+    def __init__(self, settings: Settings, state: State, storage: Storage) -> None:
+        self._settings = settings
+        self._state = state
+        self._storage = storage
+        self._asked: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._in_hand: set[str] = set()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, job: str, output: str) -> None:
+        """Have a job's webhook sent soon; nothing where it is in hand already."""
+        with self._lock:
+            if job in self._in_hand:
+                return
+            self._in_hand.add(job)
+            while len(self._threads) < _SENDERS:
+                # A process that ends waits for none of them: what they had in hand comes due again.
+                thread = threading.Thread(target=self._send_all, name="notifier", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._asked.put((job, output))
+
+    def _send_all(self) -> None:
+        while True:
+            job, output = self._asked.get()
+            try:
+                self.deliver(job, output)
+            except NightshiftError as error:  # Redis or the storage is away: it comes due again
+                event(_log, "webhook_put_off", logging.WARNING, job=job, error=error.message)
+            except Exception:  # noqa: BLE001 (the thread has others to send)
+                _log.exception("webhook_put_off")
+            finally:
+                with self._lock:
+                    self._in_hand.discard(job)
+
+    def deliver(self, job: str, output: str) -> None:
+        """Send a job's webhook once, where it is not settled, and note what came of it.
+
+        Raises ServiceUnavailable or Transient where Redis or the storage is away; it is then due again.
+        """
+        owner = secrets.token_hex(8)
+        with bound(job=job), alone(self._state, f"notify:{job}", owner, self._settings.lease_s) as is_alone:
+            if not is_alone:
+                return
+            try:
+                accepted, manifest = self._ended_job(output)
+            except Permanent as error:
+                event(_log, "webhook_given_up", logging.ERROR, error=error.message)
+                self._settle(job)
+                return
+            if accepted.spec.notify is None or is_marked(job, self._storage, self._settings.catalog_uri):
+                webhook_queue.settle(self._state, job)
+                return
+            tries = webhook_queue.begin(self._state, job)
+            if tries is not None:
+                self._try(accepted, manifest, tries)
+
+    def _ended_job(self, output: str) -> tuple[AcceptedJob, Manifest]:
+        job, manifest = read_job(output, self._storage), read_manifest(output, self._storage)
+        if job is None or manifest is None:
+            raise Permanent(f"the job's files are gone from {output}", code="job_gone")
+        return job, manifest
+
+    def _try(self, job: AcceptedJob, manifest: Manifest, tries: int) -> None:
+        host = (urlsplit(str(job.spec.notify)).hostname or "").lower()  # the rest of a URL may be a secret
+        wait: float | None = None
+        try:
+            if tries > self._settings.notify_tries:  # whatever ended the process each time
+                raise Permanent("its tries ended without an outcome")
+            status = self._send(job, manifest, host)
+        except Permanent as error:
+            why = error.message
+        except NightshiftError as error:
+            why, wait = error.message, signing.next_try_s(tries, self._settings)
+        else:
+            if 200 <= status < 300:
+                event(_log, "webhook_delivered", host=host, status=status, tries=tries)
+                self._settle(job.id)
+                return
+            redirect = "; redirects are not followed" if 300 <= status < 400 else ""
+            why, wait = f"{host} answered {status}{redirect}", signing.next_try_s(tries, self._settings)
+        if wait is None:
+            event(_log, "webhook_given_up", logging.ERROR, host=host, tries=tries, error=why)
+            self._settle(job.id)
+        else:
+            event(_log, "webhook_failed", logging.WARNING, host=host, tries=tries, next_s=wait, error=why)
+            webhook_queue.again(self._state, job.id, wait)
+
+    def _send(self, job: AcceptedJob, manifest: Manifest, host: str) -> int:
+        settings = self._settings
+        if settings.notify_secret is None:
+            raise Transient("NIGHTSHIFT_NOTIFY_SECRET, which signs webhooks, isn't set for the control process")
+        signing.check_host(host, settings)
+        content = signing.body(job, manifest)
+        key = signing.signing_key(settings.notify_secret.get_secret_value(), job.tenant)
+        headers = signing.headers(job.id, content, key, time.time())
+        return post(str(job.spec.notify), content, headers, settings.notify_timeout_s, settings.notify_networks)
+
+    def _settle(self, job: str) -> None:
+        """The mark comes first: a webhook that only Redis knows to be settled would be sent again with Redis lost."""
+        try:
+            mark_ended(job, self._storage, self._settings.catalog_uri)
+        except NightshiftError as error:
+            event(_log, "end_not_marked", logging.WARNING, error=error.message)
+        webhook_queue.settle(self._state, job)

@@ -1,0 +1,340 @@
+"""Retries of what a job could not do: planned from its parts, run as jobs of their own, read with it as one."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.results.convert import NotFinished, result_batches, to_rows
+from jobs.results.with_retries import merged_batches
+from jobs.settings import Settings
+from jobs.submission.accept import Found, enqueue
+from jobs.submission.retry import accept_retry, nothing_to_retry
+from jobs.supervisor.recovery import Standing, rebuild
+from schemas.errors import RecordError, SpecError
+from schemas.job import AcceptedJob, Parent, parse_spec
+from schemas.manifest import ErrorInfo, JobStatus, Manifest
+from schemas.shard import ShardOrder
+from tests import pictures
+from tests.checkpoints_vision import make_image_classifier
+from tests.integration.harness import House, read_output, spec_for, write_reviews
+from tests.texts import sentences
+from workers.tasks.image_classification import ImageClassification
+from workers.tasks.text_classification import TextClassification
+
+
+@contextmanager
+def failing(wrong: Callable[[int], bool]) -> Iterator[None]:
+    """A handler that fails on the records whose text ends in a number that is wrong."""
+    prepare = TextClassification.prepare
+
+    def picky(self: Any, records: Any) -> Any:
+        if len(records) == 1 and wrong(int(records[0]["text"].split()[-1])):
+            raise RecordError("odd", "it is odd today")
+        if len(records) > 1 and any(wrong(int(record["text"].split()[-1])) for record in records):
+            raise ValueError("one of them")
+        return prepare(self, records)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TextClassification, "prepare", picky)
+        yield
+
+
+def finished(house: House, job: AcceptedJob) -> Manifest:
+    shards = house.plan(job)
+    for shard in range(shards):
+        house.attempt(job, shard, shards, f"{job.id}-{shard}")
+    return house.finish(job)
+
+
+def retried(house: House, parent: AcceptedJob, output: str | None = None) -> tuple[AcceptedJob, Manifest]:
+    accepted = accept_retry(parent, output, house.storage, house.settings)
+    enqueue(accepted.job, house.state, house.broker)
+    return accepted.job, finished(house, accepted.job)
+
+
+def merged(house: House, job: AcceptedJob, **options: Any) -> list[dict[str, Any]]:
+    batches = merged_batches(job, house.storage, house.settings.catalog_uri, **options)
+    return [row for batch in batches for row in to_rows(batch)]
+
+
+def plain(house: House, job: AcceptedJob) -> list[dict[str, Any]]:
+    return [row for batch in result_batches(job, house.storage) for row in to_rows(batch)]
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its last digits, which are the batch's that it was computed in."""
+    answer = row["prediction"]
+    return row | {"prediction": answer and (answer["label"], round(answer["score"], 4))}
+
+
+def test_only_the_error_rows_run_again(house: House, classifier: Path, tmp_path: Path) -> None:
+    texts: list[Any] = sentences(100)
+    texts[7] = None
+    file = write_reviews(tmp_path / "in.parquet", texts, row_group=20)
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 30}, max_errors=0.5))
+    with failing(lambda n: n in (3, 4, 5, 50, 99)):
+        manifest = finished(house, job)
+    assert manifest.errors == {"odd": 5, "null_input": 1}
+    before = {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()}
+    retry, again = retried(house, job)
+    assert retry.output == f"{tmp_path}/out-retry-1/"
+    assert (retry.spec.max_errors, retry.model) == (None, job.model)
+    assert (again.status, again.rows, again.errors) == (JobStatus.SUCCEEDED, 6, {"null_input": 1})
+    assert again.parent == Parent(job=job.id, output=job.output)
+    assert [(row["id"], row["source_row"]) for row in plain(house, retry)] == [(n, n) for n in (3, 4, 5, 7, 50, 99)]
+    assert {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()} == before
+
+    reference = house.run(spec_for(classifier, str(file), f"{tmp_path}/reference"))
+    assert reference.error_rows == 1
+    rows = merged(house, job)
+    assert [rounded(row) for row in rows] == [rounded(row) for row in read_output(f"{tmp_path}/reference")]
+    assert [row["id"] for row in merged(house, job, errors_only=True)] == [7]
+
+
+def test_the_same_in_s3(settings: Settings, s3: str, classifier: Path, tmp_path: Path) -> None:
+    """Catalog and outputs in a bucket; Redis lost before the retry has begun."""
+    house = House(settings.model_copy(update={"catalog": f"{s3}/catalog"}))
+    file = write_reviews(tmp_path / "in.parquet", sentences(30))
+    job = house.submit(spec_for(classifier, str(file), f"{s3}/out", shard={"rows": 8}))
+    with failing(lambda n: n % 7 == 0):
+        assert finished(house, job).errors == {"odd": 5}
+    retry = accept_retry(job, None, house.storage, house.settings).job
+    house.state._redis.flushall()
+    found = list(rebuild(house.state, house.broker, house.storage, house.settings))
+    assert [(seen.id, seen.standing) for seen in found] == [(retry.id, Standing.ENTERED)]
+    assert (finished(house, retry).rows, retry.output) == (5, f"{s3}/out-retry-1/")
+    rows = merged(house, job)
+    assert [(row["id"], row["error"]) for row in rows] == [(n, None) for n in range(30)]
+    assert list(rebuild(house.state, house.broker, house.storage, house.settings)) == []
+
+
+def test_nothing_to_retry(house: House, classifier: Path, tmp_path: Path) -> None:
+    file = write_reviews(tmp_path / "in.parquet", sentences(10))
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out"))
+    with pytest.raises(NotFinished, match="has not ended"):
+        accept_retry(job, None, house.storage, house.settings)
+    with pytest.raises(NotFinished):
+        merged(house, job)
+    manifest = finished(house, job)
+    assert nothing_to_retry(manifest)
+    assert merged(house, job) == plain(house, job)
+    empty = write_reviews(tmp_path / "empty.parquet", [])
+    assert nothing_to_retry(house.run(spec_for(classifier, str(empty), f"{tmp_path}/none")))
+
+
+def corrupted(file: Path, row_group: int) -> bytes:
+    """Spoil a row group's text in place; the file as it was."""
+    whole = file.read_bytes()
+    column = pq.ParquetFile(file).metadata.row_group(row_group).column(1)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(whole)
+    data[start : start + 100] = b"\xff" * 100
+    file.write_bytes(data)
+    return whole
+
+
+def test_a_shard_that_was_lost_is_retried_whole(house: House, classifier: Path, tmp_path: Path) -> None:
+    """And where the input has changed since, that is reported: old and new rows never mix."""
+    file = write_reviews(tmp_path / "in.parquet", sentences(90), row_group=30)
+    whole = corrupted(file, 1)
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 30}))
+    with failing(lambda n: n == 5):
+        manifest = finished(house, job)
+    assert (manifest.status, manifest.rows, [lost.shard for lost in manifest.lost]) == (JobStatus.FAILED, 60, [1])
+
+    file.write_bytes(whole)
+    retry, again = retried(house, job)
+    assert (again.status, again.rows) == (JobStatus.FAILED, 0)
+    assert {lost.error.code for lost in again.lost} == {"input_changed"}
+    assert [row["id"] for row in merged(house, job)] == [*range(30), *range(60, 90)]
+
+    os.utime(file, ns=times)  # the version that was planned
+    nested, last = retried(house, retry)
+    assert nested.output == f"{tmp_path}/out-retry-1-retry-1/"
+    assert (last.status, last.rows) == (JobStatus.SUCCEEDED, 31)
+    rows = merged(house, job)
+    assert [row["id"] for row in rows] == list(range(90))
+    assert all(row["error"] is None for row in rows)
+    assert [row["id"] for row in merged(house, retry)] == [5, *range(30, 60)]
+
+
+def test_what_a_cancelled_job_never_came_to_runs(house: House, classifier: Path, tmp_path: Path) -> None:
+    file = write_reviews(tmp_path / "in.parquet", sentences(100), row_group=20)
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 30}))
+    shards = house.plan(job)
+    with failing(lambda n: n == 40):
+        house.attempt(job, 1, shards)
+    house.state.cancel(job.id)
+    assert house.finish(job).status is JobStatus.CANCELLED
+    _, again = retried(house, job, f"{tmp_path}/rest")
+    assert (again.status, again.rows) == (JobStatus.SUCCEEDED, 71)
+    assert [row["id"] for row in merged(house, job)] == list(range(100))
+
+
+def test_a_job_that_ended_before_its_plan_is_planned_anew(house: House, classifier: Path, tmp_path: Path) -> None:
+    write_reviews(tmp_path / "in" / "a.parquet", sentences(30))
+    odd = tmp_path / "in" / "b.parquet"
+    pq.write_table(pa.table({"id": ["x"], "review": ["y"]}), odd)
+    job = house.submit(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out"))
+    house.plan(job)
+    assert house.finish(job).status is JobStatus.FAILED
+    assert merged(house, job) == []
+    odd.unlink()
+    retry, again = retried(house, job)
+    assert (again.status, again.rows) == (JobStatus.SUCCEEDED, 30)
+    assert merged(house, job) == plain(house, retry)
+
+
+def test_a_file_that_could_not_be_planned_is_reported_again(house: House, classifier: Path, tmp_path: Path) -> None:
+    write_reviews(tmp_path / "in" / "a.parquet", sentences(30))
+    (tmp_path / "in" / "b.parquet").write_text("this is no Parquet")
+    job = house.submit(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out"))
+    assert finished(house, job).status is JobStatus.FAILED
+    _, again = retried(house, job)
+    assert (again.status, again.rows) == (JobStatus.FAILED, 0)
+    assert "b.parquet" in again.lost[0].error.message
+    assert [row["id"] for row in merged(house, job)] == list(range(30))
+
+
+def test_a_retry_that_was_begun_is_gone_on_with(house: House, classifier: Path, tmp_path: Path) -> None:
+    file = write_reviews(tmp_path / "in.parquet", sentences(10))
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out"))
+    with failing(lambda n: n == 5):
+        finished(house, job)
+    first = accept_retry(job, None, house.storage, house.settings)
+    same = accept_retry(job, None, house.storage, house.settings)
+    assert (same.job, same.found) == (first.job, Found.UNFINISHED)
+    assert accept_retry(job, first.job.output, house.storage, house.settings).job == first.job
+    assert [row["id"] for row in merged(house, job) if row["error"]] == [5], "a retry that has not ended is left out"
+    enqueue(first.job, house.state, house.broker)
+    with failing(lambda n: n == 5):
+        finished(house, first.job)
+    assert accept_retry(job, first.job.output, house.storage, house.settings).found is Found.ENDED
+    second, _ = retried(house, job)
+    assert second.output == f"{tmp_path}/out-retry-2/"
+    assert [row["error"] for row in merged(house, job)] == [None] * 10
+
+
+def test_a_retry_has_a_location_of_its_own(house: House, classifier: Path, tmp_path: Path) -> None:
+    file = write_reviews(tmp_path / "in" / "a.parquet", [None])
+    spec = spec_for(classifier, str(file), f"{tmp_path}/out")
+    job = house.submit(spec)
+    finished(house, job)
+    other = house.run(spec_for(classifier, str(file), f"{tmp_path}/other"))
+    for output in (job.output, f"{tmp_path}/other", str(tmp_path / "in")):
+        with pytest.raises(SpecError):
+            accept_retry(job, output, house.storage, house.settings)
+    retry, _ = retried(house, job)
+    with pytest.raises(SpecError, match=f"which retries job {job.id}"):
+        house.submit(spec.model_copy(update={"output": retry.spec.output}))
+    assert other.job != retry.id
+
+
+def test_any_tree_of_retries_reads_as_one(house: House, classifier: Path, tmp_path: Path) -> None:
+    """Random errors and lost shards in each generation, against what each row's newest answer must be."""
+    chance = random.Random(11)
+    count = 2600
+    file = write_reviews(tmp_path / "in.parquet", sentences(count, longest=4), row_group=700)
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 400}))
+    #: id -> of which job its row is, and whether it has an error.
+    expected: dict[int, tuple[str, bool]] = {}
+
+    def run(current: AcceptedJob, share: float, lost: float) -> None:
+        wrong = {n for n in range(count) if chance.random() < share}
+        shards = house.plan(current)
+        with failing(lambda n: n in wrong):
+            for shard in range(shards):
+                if chance.random() < lost:
+                    order = ShardOrder(
+                        job=current.id, task=current.spec.task, output=current.output, shard=shard, shards=shards
+                    )
+                    house.state.claim(order, "gone")
+                    house.state.fail_shard(order, "gone", ErrorInfo(code="x", message="lost"))
+                else:
+                    assert house.attempt(current, shard, shards, f"{current.id}-{shard}").how == "committed"
+        house.finish(current)
+        for row in plain(house, current):
+            assert expected.get(row["id"], ("", True))[1], "only what has no answer runs again"
+            expected[row["id"]] = (current.id, row["error"] is not None)
+
+    def retry(parent: AcceptedJob, share: float, lost: float) -> AcceptedJob:
+        made = accept_retry(parent, None, house.storage, house.settings).job
+        enqueue(made, house.state, house.broker)
+        before = dict(expected)
+        run(made, share, lost)
+        rows = merged(house, job)
+        assert [row["id"] for row in rows] == sorted(expected)
+        assert {row["id"] for row in rows if row["error"]} == {n for n, (_, error) in expected.items() if error}
+        assert len(before) <= len(expected)
+        return made
+
+    run(job, 0.4, 0.3)
+    assert len(expected) < count
+    first = retry(job, 0.3, 0.4)
+    second = retry(first, 0.3, 0.0)
+    retry(second, 0.0, 0.0)
+    rows = merged(house, job)
+    assert [row["id"] for row in rows] == list(range(count))
+    assert not any(row["error"] for row in rows)
+
+
+def test_a_sibling_s_newer_answer_stands(house: House, classifier: Path, tmp_path: Path) -> None:
+    file = write_reviews(tmp_path / "in.parquet", sentences(6))
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out"))
+    with failing(lambda n: n < 4):
+        finished(house, job)
+    with failing(lambda n: n < 2):
+        retried(house, job)
+    with failing(lambda n: n in (1, 3)):
+        retried(house, job)
+    assert [row["id"] for row in merged(house, job) if row["error"]] == [1], "an error takes no answer's place"
+
+
+def test_pictures_are_retried_as_they_were_listed(house: House, tmp_path: Path) -> None:
+    """Each object with the etag that was planned; one overwritten since is reported."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.png").write_bytes(pictures.encoded(pictures.picture(30, 40, seed=number), "PNG"))
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[:50].ljust(len(whole), b"\0"))
+    model = make_image_classifier(tmp_path / "model")
+    spec = parse_spec(
+        {
+            "task": "image-classification",
+            "model": str(model),
+            "input": {"uri": f"{folder}/"},
+            "output": {"uri": f"{tmp_path}/out"},
+            "shard": {"rows": 4},
+        }
+    )
+    job = house.submit(spec)
+    finish = ImageClassification.finish
+    calls = iter(range(100))
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fussy(self: Any, pieces: Any, outputs: Any) -> Any:
+            if next(calls) >= 2:
+                raise RecordError("odd", "it is odd today")
+            return finish(self, pieces, outputs)
+
+        patch.setattr(ImageClassification, "finish", fussy)
+        manifest = finished(house, job)
+    assert manifest.errors == {"odd": 3, "unreadable_image": 1}
+    wrong = [Path(row["source_uri"]).name for row in plain(house, job) if row["error"]]
+    changed = next(name for name in wrong if name != "1.png")
+    (folder / changed).write_bytes((folder / changed).read_bytes() + b"\0")
+    retry, again = retried(house, job)
+    assert [Path(row["source_uri"]).name for row in plain(house, retry)] == wrong
+    assert again.errors == {"unreadable_image": 1, "input_changed": 1}
+    rows = merged(house, job)
+    assert [Path(row["source_uri"]).name for row in rows] == [f"{n}.png" for n in range(6)]
+    assert {Path(row["source_uri"]).name for row in rows if row["error"]} == {"1.png", changed}

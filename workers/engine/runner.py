@@ -1,0 +1,357 @@
+"""The runner: one shard from rows to a finished part, as overlapping stages. Rows in = rows out.
+
+    threads ahead     read a block → records → pieces, a round of them at a time
+    this thread       sort by cost → batches → the device → outputs
+    thread behind     outputs → predictions → Parquet
+
+If a process was lost over the shard, the same is done span by span, one stage after the other
+(`workers/engine/poison_rows.py`). The runner knows nothing of leases, Redis or commits.
+"""
+
+import hashlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.errors import Interrupted, Permanent, RecordError, Transient
+from schemas.plan import Shard
+from schemas.report import ShardReport
+from workers.engine.batcher import Batcher, Budget
+from workers.engine.heartbeat import Watch
+from workers.engine.lazy_rounds import Round, rounds
+from workers.engine.poison_rows import Careful, spans
+from workers.engine.prefetch import ahead, behind
+from workers.handler import Handler, Piece, Prediction, Record
+from workers.io.parquet_reader import Block, Reader
+from workers.io.part_writer import PartWriter
+from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, free_memory
+
+#: Equal records are recognised within this many of a shard's latest answers.
+REMEMBERED = 16_384
+#: Batches by the budget that a round holds where a record's pieces are made as they are needed.
+ROUND_BATCHES = 4
+#: A shard of at most so many rows has its stages one after the other.
+FEW = 32
+#: So many unexpected errors, and not one answer, are the model's fault.
+HOPELESS = 16
+
+
+@dataclass
+class Working:
+    """A block in the making: `first[i]` is the row whose answer row i shares.
+
+    `found` has, for each record whose pieces are not all computed, those that are, with their outputs.
+    """
+
+    block: Block
+    first: list[int]
+    keys: dict[int, bytes]
+    answers: dict[int, Prediction | RecordError]
+    found: defaultdict[int, list[tuple[Piece, Any]]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
+class Timer:
+    """Seconds by stage. The watch knows of each step."""
+
+    watch: Watch
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def timed(self, stage: str, function: Callable[[], Any]) -> Any:
+        start = time.monotonic()
+        self.watch.begin(stage)
+        try:
+            return function()
+        finally:
+            self.watch.end(stage)
+            self.seconds[stage] += time.monotonic() - start
+
+
+class ShardRun:
+    """One attempt's work on one shard. `each` is called before each batch with the rows done, and may interrupt."""
+
+    def __init__(
+        self, handler: Handler[Any], budget: Budget, each: Callable[[int], None], watch: Watch | None = None
+    ) -> None:
+        self._handler = handler
+        self._budget = budget
+        self._each = each
+        self._rows = 0
+        self._errors: Counter[str] = Counter()
+        self._unexpected: list[RecordError] = []
+        self._answered = False
+        self._known: dict[bytes, Prediction] = {}
+        self._watch = watch or Watch()
+        self._timer = Timer(self._watch)
+        self._batcher: Batcher[Any] = Batcher(
+            budget, OUT_OF_MEMORY, free_memory, (Interrupted, Permanent, Transient, *DEVICE_LOST)
+        )
+
+    def run(
+        self,
+        shard: Shard,
+        reader: Reader,
+        task_columns: dict[str, str],
+        writer: PartWriter,
+        careful: Careful | None = None,
+    ) -> None:
+        """Write the shard's rows and answers to `writer`; span by span where it takes care.
+
+        Raises what the reader raises; Permanent where many records had unexpected errors and none could be done, since
+        then the model is at fault and not the records.
+        """
+        threads = max(2, torch.get_num_threads())
+        read = reader.blocks(shard, task_columns)
+        with ThreadPoolExecutor(threads, thread_name_prefix="record") as pool:
+            if careful is None and shard.rows <= FEW:
+                self._in_turn(read, pool, threads, writer)
+            elif careful is None:
+                self._overlapped(read, pool, threads, writer)
+            else:
+                self._span_by_span(read, pool, threads, writer, careful, shard.rows)
+        if writer.rows != shard.rows:
+            raise AssertionError(f"shard {shard.shard} has {shard.rows} rows and {writer.rows} were written")
+        if len(self._unexpected) >= HOPELESS and not self._answered:
+            raise Permanent(
+                f"no record of shard {shard.shard} could be done; the first error: {self._unexpected[0].message}",
+                code=self._unexpected[0].code,
+            )
+
+    def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
+        """With hardly anything to overlap the threads would cost more than they save."""
+        for working, current in self._rounds(read, pool, threads):
+            self._settle(pool, writer, (working, current, self._compute(working, current)))
+
+    def _overlapped(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
+        with (
+            ahead(read) as blocks,
+            ahead(self._rounds(blocks, pool, threads)) as prepared,
+            behind(partial(self._settle, pool, writer)) as settle,
+        ):
+            for working, current in prepared:
+                settle((working, current, self._compute(working, current)))
+
+    def _span_by_span(
+        self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter, careful: Careful, rows: int
+    ) -> None:
+        """One thing at a time, so that whatever ends the process belongs to the span that was named last."""
+        start = 0
+        for found in read:
+            block = careful.without_killers(found, start)
+            answers: list[Prediction | RecordError] = []
+            for first, last in spans(start, start + len(block), rows, careful.found):
+                careful.name((first, last))
+                self._watch.alone = last - first == 1
+                for working, current in self._rounds(iter([block.slice(first - start, last - start)]), pool, threads):
+                    answers += self._answers(pool, working, current, self._compute(working, current)) or []
+            careful.name(None)
+            self._watch.alone = False
+            self._write(writer, block, answers)
+            start += len(block)
+
+    def _rounds(self, blocks: Iterator[Block], pool: Executor, threads: int) -> Iterator[tuple[Working, Round]]:
+        """Each block's pieces, round by round."""
+        for block in blocks:
+            working, sources = self._timer.timed("prepare", partial(self._prepare, block))
+            made = rounds(sources, ROUND_BATCHES * self._budget.cost, pool, threads)
+            while (current := self._timer.timed("prepare", partial(next, made, None))) is not None:
+                yield working, current
+
+    def _prepare(self, block: Block) -> tuple[Working, list[tuple[int, Iterable[Piece]]]]:
+        """The block, and its distinct records' pieces; a failure is narrowed down to the records that cause it."""
+        working = Working(block, [], {}, {})
+        seen: dict[bytes, int] = {}
+        wanted: list[int] = []
+        for index, record in enumerate(block.records):
+            if isinstance(record, RecordError):
+                working.first.append(index)
+                working.answers[index] = record
+                continue
+            if self._handler.deterministic:
+                key = _record_key(record)
+                working.first.append(seen.setdefault(key, index))
+                known = self._known.get(key)
+                if working.first[-1] != index:
+                    continue
+                working.keys[index] = key
+                if known is not None:
+                    working.answers[index] = known
+                    continue
+            else:
+                working.first.append(index)
+            wanted.append(index)
+        sources: list[tuple[int, Iterable[Piece]]] = []
+        for index, pieces in zip(wanted, self._encode([block.records[i] for i in wanted]), strict=True):
+            if isinstance(pieces, RecordError):
+                working.answers[index] = pieces
+            elif self._handler.deterministic:
+                sources.append((index, pieces))
+            else:
+                seed = record_seed(self._handler.spec.seed, block.source_uris[index], block.source_rows[index])
+                sources.append((index, _seeded(pieces, seed)))
+        return working, sources
+
+    def _encode(self, records: Sequence[Any]) -> list[Iterable[Piece] | RecordError]:
+        if not records:
+            return []
+        try:
+            return list(self._handler.prepare(records))
+        except Permanent:
+            raise
+        except Exception as error:  # noqa: BLE001 (one record's, unless it is the only one left)
+            if len(records) == 1:
+                return [_as_record_error(error, "prepare_failed")]
+            half = len(records) // 2
+            return self._encode(records[:half]) + self._encode(records[half:])
+
+    def _compute(self, working: Working, current: Round) -> list[Any]:
+        """The outcome of each piece of the round."""
+        # How far into the block the round goes, for progress; its records are in order.
+        start = min(current.owners, default=0)
+        stop = len(working.block) if current.last else max(current.owners, default=0)
+
+        def each(done: int) -> None:
+            self._watch.begin("infer")
+            self._each(self._rows + start + (stop - start) * done // len(current.pieces))
+
+        outputs = self._timer.timed(
+            "infer", lambda: self._batcher.run(current.pieces, partial(infer, self._handler), each)
+        )
+        if current.lazy:
+            current.pieces = [replace(piece, inputs={}) for piece in current.pieces]
+        if current.last:
+            self._rows += len(working.block)
+        return list(outputs)
+
+    def _settle(self, pool: Executor, writer: PartWriter, computed: tuple[Working, Round, list[Any]]) -> None:
+        """Finish the records that end in this round; with the last one write the block. One thread at a time."""
+        answers = self._answers(pool, *computed)
+        if answers is not None:
+            self._write(writer, computed[0].block, answers)
+
+    def _answers(
+        self, pool: Executor, working: Working, current: Round, outputs: list[Any]
+    ) -> list[Prediction | RecordError] | None:
+        """Finish the records that end in this round; with the last one, the block's answers."""
+        for owner, piece, output in zip(current.owners, current.pieces, outputs, strict=True):
+            working.found[owner].append((piece, output))
+
+        def finished(row: int) -> Prediction | RecordError:
+            pairs = working.found.pop(row, [])
+            return self._finish([piece for piece, _ in pairs], [output for _, output in pairs])
+
+        many = pool.map if current.lazy else map
+        answers = self._timer.timed("finish", lambda: list(many(finished, current.ended)))
+        working.answers |= zip(current.ended, answers, strict=True)
+        for row, error in current.failed.items():
+            working.found.pop(row, None)
+            working.answers[row] = _as_record_error(error, "prepare_failed")
+        if not current.last:
+            return None
+        self._remember(working)
+        return [working.answers[first] for first in working.first]
+
+    def _write(self, writer: PartWriter, block: Block, answers: Sequence[Prediction | RecordError]) -> None:
+        self._count(answers)
+        self._timer.timed("write", lambda: writer.write(block, answers))
+
+    def _count(self, rows: Sequence[Prediction | RecordError]) -> None:
+        for answer in rows:
+            if isinstance(answer, RecordError):
+                self._errors[answer.code] += 1
+                if answer.code in _UNEXPECTED:
+                    self._unexpected.append(answer)
+            else:
+                self._answered = True
+
+    def _remember(self, working: Working) -> None:
+        """Keep the answers for equal records of later blocks. The thread that prepares those only looks them up."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        for index, answer in working.answers.items():
+            if index in working.keys and not isinstance(answer, RecordError):
+                self._known[working.keys[index]] = answer
+
+    def _finish(self, pieces: list[Piece], outputs: list[Any]) -> Prediction | RecordError:
+        failed = next((output for output in outputs if isinstance(output, Exception)), None)
+        if failed is not None:
+            code = "out_of_memory" if isinstance(failed, OUT_OF_MEMORY) else "inference_failed"
+            return _as_record_error(failed, code)
+        try:
+            return self._handler.finish(pieces, outputs)
+        except Exception as error:  # noqa: BLE001 (this record's alone)
+            return _as_record_error(error, "finish_failed")
+
+    def report(self, **known: Any) -> ShardReport:
+        """What the run came to, beside what the caller knows of the attempt."""
+        tally = self._batcher.tally
+        return ShardReport(
+            rows=self._rows,
+            errors=dict(self._errors),
+            batches=tally.batches,
+            tokens=tally.cost,
+            padded_tokens=tally.padded_cost,
+            seconds={stage: round(s, 4) for stage, s in self._timer.seconds.items()} | known.pop("seconds", {}),
+            **known,
+        )
+
+
+_UNEXPECTED = ("prepare_failed", "inference_failed", "finish_failed", "not_finite")
+
+
+def infer(handler: Handler[Any], pieces: Sequence[Piece]) -> list[Any]:
+    """Raw outputs of one batch as `finish` takes them, one a piece: an array, or several by name."""
+    with torch.inference_mode():
+        outputs = handler.infer(pieces)
+    if isinstance(outputs, torch.Tensor):
+        return list(_to_numpy(outputs))
+    return [
+        {name: _to_numpy(tensor) for name, tensor in output.items()} if isinstance(output, dict) else _to_numpy(output)
+        for output in outputs
+    ]
+
+
+def _to_numpy(output: torch.Tensor) -> np.ndarray:
+    """On the CPU; any float as float32, since numpy has no bfloat16."""
+    return (output.float() if output.is_floating_point() else output).cpu().numpy()
+
+
+def _as_record_error(error: BaseException, code: str) -> RecordError:
+    if isinstance(error, RecordError):
+        return error
+    return RecordError(code, f"{type(error).__name__}: {error}"[:500])
+
+
+def record_seed(seed: int, uri: str, row: int) -> int:
+    """The seed of what is drawn for a record, below 2^63: of the job's seed and the record's place in the input."""
+    place = f"{seed}\n{row}\n{uri}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 1
+
+
+def _seeded(pieces: Iterable[Piece], seed: int) -> Iterable[Piece]:
+    made = (replace(piece, seed=seed) for piece in pieces)
+    return list(made) if isinstance(pieces, list) else made
+
+
+def _record_key(record: Record) -> bytes:
+    """A digest that equal records share."""
+    digest = hashlib.blake2b(digest_size=16)
+    for value in record.values():
+        data = _bytes_of(value)
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.digest()
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    data: bytes = value.data if hasattr(value, "data") else repr(value).encode()  # a picture's or a clip's
+    return data

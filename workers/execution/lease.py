@@ -1,0 +1,139 @@
+"""The lease: a worker's claim on a shard, renewed by a thread while it works, checked before each batch."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from jobs.logs import event
+from jobs.settings import Settings
+from jobs.state import State, epoch
+from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
+from schemas.manifest import JobStatus
+from schemas.shard import ShardOrder
+
+_log = logging.getLogger(__name__)
+#: What Redis says of a lease that it forgot with everything else, until it is rebuilt.
+_FORGOTTEN = ("unknown", "planning")
+
+
+class Lease:
+    """Holds a claimed shard's lease while used as a context manager.
+
+    Redis being away costs no work: the attempt goes on, and the commit in storage decides. A lease that could not be
+    renewed in time may be another worker's by now, so nothing is committed under it. Where Redis was emptied the
+    attempt goes on too, and takes its lease again once the job is known there.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        settings: Settings,
+        order: ShardOrder,
+        attempt: str,
+        stop_file: Path | None,
+        asked: float,
+    ) -> None:
+        """`asked` is when the shard was asked for: `time.monotonic()`, before Redis gave it out."""
+        self._state = state
+        self._settings = settings
+        self._order = order
+        self._attempt = attempt
+        self._stop_file = stop_file
+        self._rows = 0
+        self._status = "running"
+        self._asked = asked
+        self._renewed = time.monotonic()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._over.wait(self._settings.renew_s):
+            self._renew()
+
+    def _renew(self) -> None:
+        with self._lock:
+            began = time.monotonic()
+            try:
+                self._status = self._ask(began)
+            except ServiceUnavailable as error:
+                event(_log, "lease_not_renewed", logging.WARNING, error=error.message)
+                return
+            if self._status not in _FORGOTTEN:
+                self._renewed = began
+
+    def _ask(self, now: float) -> str:
+        status = self._state.renew(self._order, self._attempt, self._rows)
+        if status != "lost":
+            return status
+        return epoch.reclaim(self._state, self._order, self._attempt, now - self._asked, self._settings.lease_s)
+
+    def check(self, rows: int) -> None:
+        """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch.
+
+        Never waits for Redis: the thread does.
+        """
+        self._rows = rows
+        if self._stop_file is not None and self._stop_file.exists():
+            raise ShuttingDown("the worker is shutting down")
+        self._raise_for_status()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say in Redis that the model is loaded meanwhile, so that a crash is put down to it. Raises as `name` does."""
+        self.name("load")
+        yield
+        self.name(None)
+
+    def name(self, work: tuple[int, int] | Literal["load"] | None) -> None:
+        """Say in Redis which rows alone are worked on next, or that it is the model; waits while Redis is away or being
+        rebuilt.
+
+        Raises Interrupted where the attempt should end.
+        """
+        began = time.monotonic()
+        while not self._named(work):
+            time.sleep(self._settings.renew_s)
+            self._renew()
+            self.check(self._rows)
+            if self._status in _FORGOTTEN and time.monotonic() - began > self._settings.lease_s:
+                raise LeaseLost("Redis was emptied, and not rebuilt in time")
+
+    def _named(self, work: tuple[int, int] | Literal["load"] | None) -> bool:
+        try:
+            return self._state.name_work(self._order, self._attempt, work)
+        except ServiceUnavailable as error:
+            event(_log, "work_not_named", logging.WARNING, error=error.message)
+            return False
+
+    def check_for_commit(self) -> None:
+        """Raises Interrupted unless the lease is surely still this attempt's. Waits while Redis is being rebuilt."""
+        self._renew()
+        deadline = time.monotonic() + self._settings.lease_s
+        while self._status in _FORGOTTEN and time.monotonic() < deadline:
+            self.check(self._rows)
+            time.sleep(self._settings.renew_s)
+            self._renew()
+        self._raise_for_status()
+        if self._status in _FORGOTTEN:
+            raise LeaseLost("Redis was emptied, and not rebuilt in time")
+        if time.monotonic() - self._renewed > 0.8 * self._settings.lease_s:
+            raise LeaseLost("the lease could not be renewed in time")
+
+    def _raise_for_status(self) -> None:
+        if self._status == "lost":
+            raise LeaseLost("another worker may have this shard by now")
+        if self._status not in (JobStatus.RUNNING, JobStatus.PAUSED) and self._status not in _FORGOTTEN:
+            raise JobEnded(f"the job is {self._status}")

@@ -1,0 +1,171 @@
+"""Media: pictures and sound of a job, fetched ahead of the device, many at once and bounded in bytes.
+
+What a table's row or a listing names becomes the bytes of one object; nothing is decoded here, nothing written to disk.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.settings import Settings
+from jobs.storage import ObjectInfo, Storage
+from jobs.storage.base import named_in_row
+from schemas.errors import AccessDenied, InputChanged, NotFound, RecordError, SpecError, Transient
+from schemas.job import AcceptedJob
+from schemas.plan import NO_COLUMNS, Shard
+from schemas.task import Kind
+from workers.io.parquet_reader import Block, ParquetReader, Reader
+from workers.io.records import Reference
+
+#: Objects that are fetched at once.
+FETCHERS = 32
+#: A block of media ends at so many bytes as stored, or records.
+BLOCK_BYTES = 32 << 20
+BLOCK_RECORDS = 256
+#: How often an object is asked for before its shard is put back.
+TRIES = 3
+
+
+class ObjectReader:
+    """The objects of a shard that was planned from a listing, as records that refer to them; no columns beside."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
+        uris = [part.uri for part in shard.slices]
+        records: list[Any] = [
+            {self._name: Reference(part.uri, ObjectInfo(part.uri, part.size, part.etag))} for part in shard.slices
+        ]
+        yield Block(pa.table({}), uris, [0] * len(uris), records)
+
+    def close(self) -> None: ...
+
+
+class MediaReader:
+    """A reader whose records have, in the media column, what `make` makes of the object's bytes."""
+
+    def __init__(
+        self,
+        inner: Reader,
+        name: str,
+        make: Callable[[bytes], Any],
+        storage: Storage,
+        settings: Settings,
+    ) -> None:
+        self._inner = inner
+        self._name = name
+        self._make = make
+        self._storage = storage
+        self._settings = settings
+
+    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
+        """The shard's rows in order, in blocks that end where enough was fetched. Raises as the inner reader does."""
+        with ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch") as pool:
+            try:
+                for block in self._inner.blocks(shard, task_columns):
+                    yield from self._fetched(block, pool)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetched(self, block: Block, pool: ThreadPoolExecutor) -> Iterator[Block]:
+        wanted = iter(range(len(block)))
+        waiting: deque[Future[Any]] = deque()
+        records: list[Any] = []
+        start = size = ahead = 0
+
+        def fill() -> None:
+            nonlocal ahead
+            while len(waiting) < FETCHERS and ahead < BLOCK_BYTES:
+                row = next(wanted, None)
+                if row is None:
+                    return
+                ahead += _size(block.records[row], self._name)
+                waiting.append(pool.submit(self._fetch, block.records[row], block.source_uris[row]))
+
+        for row in range(len(block)):
+            fill()
+            record = waiting.popleft().result()
+            ahead -= _size(block.records[row], self._name)
+            if isinstance(record, dict):
+                size += len(record[self._name])
+                record = record | {self._name: self._make(record[self._name])}
+            records.append(record)
+            if size >= BLOCK_BYTES or len(records) >= BLOCK_RECORDS or row + 1 == len(block):
+                yield replace(block.slice(start, row + 1), records=records)
+                start, size, records = row + 1, 0, []
+
+    def _fetch(self, record: Any, table: str) -> Any:
+        """The record with the bytes in it, or what is wrong with them. Raises Transient where the store is away."""
+        if isinstance(record, RecordError) or isinstance(record[self._name], bytes):
+            return record
+        reference: Reference = record[self._name]
+        limit = self._settings.max_object_mb << 20
+        try:
+            info = reference.info or self._storage.stat(self._allowed(reference.uri, table))
+            if info.size > limit:
+                raise RecordError("too_large", f"{info.uri} has {info.size:,} bytes; max_object_mb allows {limit:,}")
+            return record | {self._name: self._read(info)}
+        except RecordError as error:
+            return error
+        except (NotFound, AccessDenied, InputChanged) as error:
+            return RecordError(error.code, error.message)
+
+    def _read(self, info: ObjectInfo) -> bytes:
+        for tried in range(1, TRIES + 1):
+            try:
+                with self._storage.open(info) as source:
+                    return source.read()
+            except Transient:
+                if tried == TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _allowed(self, uri: str, table: str) -> str:
+        try:
+            return named_in_row(uri, table, self._settings)
+        except SpecError as error:
+            raise RecordError("uri_not_allowed", error.problems[0].message) from None
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _size(record: Any, name: str) -> int:
+    """Bytes that a record is known to fetch."""
+    value = record.get(name) if isinstance(record, dict) else None
+    return value.info.size if isinstance(value, Reference) and value.info is not None else 0
+
+
+def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings: Settings) -> Reader:
+    """The reader of a job's input, of which `columns` are to be read. URIs in its rows are held to the settings, and
+    to what whoever submitted the job may read.
+
+    Raises Permanent where a library that decodes it is not installed.
+    """
+    task = job.spec.task_schema
+    kinds = {column.name: column.kind for column in task.columns}
+    if task.media is None:
+        return ParquetReader(storage, columns, settings.max_cell_mb << 20, kinds)
+    inner: Reader = (
+        ObjectReader(task.media.name)
+        if columns == NO_COLUMNS
+        else ParquetReader(storage, columns, settings.max_object_mb << 20, kinds)
+    )
+    narrowed = settings.narrowed(job.allowed_inputs)
+    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, narrowed)
+
+
+def _maker(kind: Kind, settings: Settings) -> Callable[[bytes], Any]:
+    # Imported here: a worker of text need not have the libraries that decode media.
+    if kind is Kind.IMAGE:
+        from workers.vision.picture import Picture
+
+        return lambda data: Picture(data, settings.max_pixels)
+    from workers.audio.clip import Clip
+
+    return lambda data: Clip(data, settings.max_seconds)

@@ -1,0 +1,181 @@
+"""Reading: a shard's rows, block by block, from the slices that the plan gives it.
+
+A block is a few thousand rows: enough to sort by length, few enough that three of them (one read ahead, one computed,
+one written) stay small.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.storage import ObjectInfo, PinnedReader, Storage
+from schemas.errors import NightshiftError, RecordError, Unreadable
+from schemas.plan import NO_ROW_GROUP, Shard, Slice
+from schemas.task import Kind
+from workers.handler import Record
+from workers.io.records import to_records, without_large_texts
+
+BLOCK_ROWS = 4096
+BLOCK_BYTES = 16 << 20
+#: Bytes that pyarrow asks a store for at once.
+READ_BUFFER = 4 << 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a shard: as read, where they came from, and as records or what is wrong with them."""
+
+    table: pa.Table
+    source_uris: list[str]
+    source_rows: list[int]
+    records: list[Record | RecordError]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def slice(self, start: int, stop: int) -> "Block":
+        """These rows of it."""
+        return Block(
+            self.table.slice(start, stop - start),
+            self.source_uris[start:stop],
+            self.source_rows[start:stop],
+            self.records[start:stop],
+        )
+
+
+@dataclass
+class _Cursor:
+    """An open row group: the next shard of the same row group goes on reading where the last one stopped."""
+
+    place: tuple[str, str, int]
+    source: PinnedReader
+    batches: Iterator[pa.RecordBatch]
+    row: int
+    rest: pa.RecordBatch | None = None
+
+
+class Reader(Protocol):
+    """What gives a shard's rows. One thread at a time."""
+
+    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]: ...
+    def close(self) -> None: ...
+
+
+class ParquetReader:
+    """Reads the slices of one job's shards. Keeps the last row group open; one thread at a time."""
+
+    def __init__(self, storage: Storage, columns: pa.Schema, max_cell: int, kinds: dict[str, Kind]) -> None:
+        """`columns` are those to read; `kinds` says what the task's columns hold."""
+        self._storage = storage
+        self._columns = columns
+        self._max_cell = max_cell
+        self._kinds = kinds
+        self._cursor: _Cursor | None = None
+
+    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
+        """The shard's rows in order. `task_columns` maps the task's names to the table's.
+
+        Raises Unreadable naming file and row group where the input can't be read, Transient where a store is away.
+        """
+        tables: list[tuple[Slice, int, pa.RecordBatch]] = []
+        rows = size = 0
+        for part in shard.slices:
+            for offset, batch in self._slice(part):
+                tables.append((part, offset, batch))
+                rows, size = rows + batch.num_rows, size + batch.nbytes
+                if rows >= BLOCK_ROWS or size >= BLOCK_BYTES:
+                    yield self._block(tables, task_columns)
+                    tables, rows, size = [], 0, 0
+        if tables:
+            yield self._block(tables, task_columns)
+
+    def _block(self, pieces: Sequence[tuple[Slice, int, pa.RecordBatch]], task_columns: dict[str, str]) -> Block:
+        uris: list[str] = []
+        places: list[int] = []
+        for part, offset, batch in pieces:
+            uris += [part.uri] * batch.num_rows
+            places += range(part.source_row + offset, part.source_row + offset + batch.num_rows)
+        table = pa.Table.from_batches([batch for _, _, batch in pieces], schema=self._columns)
+        records = to_records(table, task_columns, self._kinds, self._max_cell)
+        if any(isinstance(record, RecordError) and record.code == "too_large" for record in records):
+            table = without_large_texts(table, task_columns.values(), self._max_cell)
+        return Block(table, uris, places, records)
+
+    def _slice(self, part: Slice) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The slice's rows as record batches, each with its first row's place in the slice."""
+        cursor = self._at(part)
+        done = 0
+        while done < part.rows:
+            batch = self._next(cursor, part)
+            skipped = min(batch.num_rows, part.start + done - cursor.row)
+            taken = min(batch.num_rows - skipped, part.rows - done)
+            used = skipped + taken
+            # Moved on before the rows are handed out: whoever takes them may not come back.
+            cursor.rest = batch.slice(used) if used < batch.num_rows else None
+            cursor.row += used
+            if taken > 0:
+                done += taken
+                yield done - taken, batch.slice(skipped, taken)
+
+    def _at(self, part: Slice) -> _Cursor:
+        """The open cursor where it stands at or before the slice's first row, else one opened anew."""
+        place = (part.uri, part.etag, part.row_group)
+        if self._cursor is not None and self._cursor.place == place and self._cursor.row <= part.start:
+            return self._cursor
+        self.close()
+        source = self._storage.open(ObjectInfo(part.uri, part.size, part.etag))
+        with _translated(source, part):
+            if part.row_group == NO_ROW_GROUP:
+                pq.read_metadata(source)
+                raise Unreadable(f"{part.uri} could not be read when the job was planned; submit a new job for it")
+            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER)
+            group = file.metadata.row_group(part.row_group)
+            row_bytes = max(1, group.total_byte_size // max(1, group.num_rows))
+            batches = file.iter_batches(
+                batch_size=min(1024, max(1, (1 << 20) // row_bytes)),
+                row_groups=[part.row_group],
+                columns=self._columns.names,
+            )
+        self._cursor = _Cursor(place, source, batches, 0)
+        return self._cursor
+
+    def _next(self, cursor: _Cursor, part: Slice) -> pa.RecordBatch:
+        if cursor.rest is not None:
+            return cursor.rest
+        try:
+            with _translated(cursor.source, part):
+                batch = next(cursor.batches, None)
+                if batch is None:
+                    raise Unreadable(f"{part.uri}: row group {part.row_group} ends before row {part.start + part.rows}")
+                return batch.select(self._columns.names).cast(self._columns)
+        except NightshiftError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the row group that is open, if any."""
+        if self._cursor is not None:
+            self._cursor.source.close()
+            self._cursor = None
+
+
+class _translated:
+    """pyarrow's errors as Unreadable; the store's own error where that is what stood behind one."""
+
+    def __init__(self, source: PinnedReader, part: Slice) -> None:
+        self._source = source
+        self._part = part
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, NightshiftError):
+            return
+        if self._source.failure is not None:
+            raise self._source.failure from None
+        if isinstance(error, pa.ArrowException | OSError | EOFError):
+            where = "its footer" if self._part.row_group == NO_ROW_GROUP else f"row group {self._part.row_group}"
+            raise Unreadable(f"{self._part.uri}: {where} can't be read: {error}") from error

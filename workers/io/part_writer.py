@@ -1,0 +1,59 @@
+"""Writing: finished rows into the part's Parquet file, block by block, in memory up to a size and on disk beyond."""
+
+import tempfile
+from collections.abc import Sequence
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import RecordError
+from schemas.output import ERROR, SOURCE_URI
+from schemas.report import ShardReport
+from workers.handler import Prediction
+from workers.io.parquet_reader import Block
+
+#: A part larger than this lies in a temporary file until it is committed.
+IN_MEMORY = 32 << 20
+
+
+class PartWriter:
+    """One part in the making. Use as a context manager: whatever happens, its temporary file is gone afterwards."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="nightshift-part-")  # noqa: SIM115 (see __exit__)
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self.rows = 0
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+        self._file.close()
+
+    def write(self, block: Block, answers: Sequence[Prediction | RecordError]) -> None:
+        """Append a block's rows with their answers, one a row."""
+        if len(answers) != len(block):
+            raise AssertionError(f"{len(answers)} answers for {len(block)} rows")
+        prediction = self._schema.field("prediction").type
+        kept = self._schema.names[: self._schema.get_field_index("prediction")]
+        columns = [block.table[name] for name in kept]
+        columns += [
+            pa.array([None if isinstance(a, RecordError) else a for a in answers], prediction),
+            pa.array(
+                [{"code": a.code, "message": a.message} if isinstance(a, RecordError) else None for a in answers],
+                ERROR,
+            ),
+            pa.array(block.source_uris, pa.string()).cast(SOURCE_URI),
+            pa.array(block.source_rows, pa.int64()),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self.rows += len(block)
+
+    def close(self, report: ShardReport) -> BinaryIO:
+        """The whole part, with the report in its footer."""
+        self._writer.add_key_value_metadata(report.to_metadata())
+        self._writer.close()
+        return cast(BinaryIO, self._file)

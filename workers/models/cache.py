@@ -1,0 +1,102 @@
+"""The models a process holds: each loaded once, the least recently used let go when they grow too large in all."""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.logs import event
+from jobs.settings import Settings
+from jobs.storage import Storage
+from schemas.job import AcceptedJob, ResolvedModel, model_key
+from workers.engine.batcher import Budget
+from workers.handler import Handler, Loaded
+from workers.models.device import default_budget, free_memory, pick_device, pick_dtype
+from workers.models.download import local_folder, stored_dtype
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, str, torch.dtype, torch.device, type[Handler[Any]]]
+
+
+@dataclass
+class Held:
+    """A loaded model, its size in bytes, and the batch budget that has worked for it here."""
+
+    loaded: Loaded
+    size: int
+    budget: Budget
+    load_s: float
+
+
+class ModelCache:
+    """Loads models at their first use. One thread at a time."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._held: OrderedDict[Key, Held] = OrderedDict()
+        self.device = pick_device()
+
+    def get(
+        self,
+        job: AcceptedJob,
+        handler: type[Handler[Any]],
+        loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Held:
+        """The job's model, loaded now, within `loading`, if it isn't yet. Raises Permanent where it can't be."""
+        folder = None
+        dtype = self._dtype(job)
+        if dtype is None:
+            folder = local_folder(job.model, self._storage, self._settings.home)
+            dtype = pick_dtype(job.spec.dtype, stored_dtype(folder), self.device)
+        key = (job.model.source, job.model.revision, dtype, self.device, handler)
+        if key not in self._held:
+            folder = folder or local_folder(job.model, self._storage, self._settings.home)
+            with loading():
+                self._held[key] = self._load(handler, folder, dtype, job.model)
+            self._make_room(key)
+        self._held.move_to_end(key)
+        return self._held[key]
+
+    @property
+    def warm(self) -> list[str]:
+        """The keys of the models held, as jobs name theirs."""
+        return [model_key(handler.task.id, source, revision) for source, revision, _, _, handler in self._held]
+
+    def _dtype(self, job: AcceptedJob) -> torch.dtype | None:
+        """The dtype for the job's model where that can be told without its files."""
+        if job.spec.dtype != "auto" or self.device.type == "cpu":
+            return pick_dtype(job.spec.dtype, None, self.device)
+        return None
+
+    def _load(self, handler: type[Handler[Any]], folder: Path, dtype: torch.dtype, model: ResolvedModel) -> Held:
+        start = time.monotonic()
+        loaded = handler.load(folder, self.device, dtype)
+        size = sum(p.nbytes for p in loaded.model.parameters()) + sum(b.nbytes for b in loaded.model.buffers())
+        seconds = time.monotonic() - start
+        event(
+            _log,
+            "model_loaded",
+            model=model.source,
+            revision=model.revision,
+            dtype=str(dtype).split(".")[-1],
+            device=str(self.device),
+            bytes=size,
+            seconds=seconds,
+        )
+        return Held(loaded, size, Budget(self._settings.batch_tokens or default_budget(self.device)), seconds)
+
+    def _make_room(self, keep: Key) -> None:
+        limit = self._settings.model_memory_gb * (1 << 30)
+        while len(self._held) > 1 and sum(held.size for held in self._held.values()) > limit:
+            key = next(key for key in self._held if key != keep)
+            del self._held[key]
+            free_memory()
+            event(_log, "model_let_go", model=key[0])

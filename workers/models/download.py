@@ -1,0 +1,91 @@
+"""A model's files in a local folder, wherever they come from. Of a hub or S3 model only what loading needs is fetched,
+once a machine, under a lock."""
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from jobs.logs import event
+from jobs.storage import Storage
+from jobs.storage.model_digest import WANTED, ModelFile, folder_revision, model_files
+from schemas.errors import Permanent, Transient
+from schemas.job import ResolvedModel
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 8 << 20
+
+
+def local_folder(model: ResolvedModel, storage: Storage, home: Path) -> Path:
+    """The folder to load the model from. Raises Permanent where it isn't what the job was accepted with."""
+    if model.kind == "hub":
+        return _from_hub(model)
+    return _from_s3(model, storage, home) if model.kind == "s3" else _checked(model, storage)
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """The dtype that the checkpoint's configuration names, if it does."""
+    config = json.loads((folder / "config.json").read_text())
+    found: str | None = config.get("dtype") or config.get("torch_dtype")
+    return found
+
+
+def _checked(model: ResolvedModel, storage: Storage) -> Path:
+    _check_revision(model, storage)
+    return Path(model.source)
+
+
+def _check_revision(model: ResolvedModel, storage: Storage) -> list[ModelFile]:
+    files = list(model_files(storage, model.source))
+    if not files:
+        raise Permanent(f"the model is gone from {model.source}, or isn't visible to this worker", code="model")
+    if folder_revision(files) != model.revision:
+        raise Permanent(f"the model at {model.source} was changed after the job was accepted", code="model")
+    return files
+
+
+def _from_s3(model: ResolvedModel, storage: Storage, home: Path) -> Path:
+    folder = home / "models" / model.revision
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            return folder
+        start = time.monotonic()
+        files = _check_revision(model, storage)
+        aside = folder.with_name(folder.name + ".part")
+        shutil.rmtree(aside, ignore_errors=True)
+        for file in files:
+            _fetch(f"{model.source}/{file.name}", aside / file.name, storage)
+        aside.rename(folder)
+        event(_log, "model_fetched", model=model.source, seconds=time.monotonic() - start)
+        return folder
+
+
+def _fetch(uri: str, target: Path, storage: Storage) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with storage.open(storage.stat(uri)) as source, target.open("wb") as file:
+        while chunk := source.read(_CHUNK):
+            file.write(chunk)
+
+
+def _from_hub(model: ResolvedModel) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        GatedRepoError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED))
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise Permanent(
+            f"the hub refuses {model.source} to this worker; set HF_TOKEN: {error}", code="model"
+        ) from error
+    except (LocalEntryNotFoundError, HTTPError, ConnectionError) as error:
+        raise Transient(f"the hub can't be reached for {model.source}: {error}") from error

@@ -1,0 +1,125 @@
+"""What tasks over pictures share: the image processor, a picture as the model's inputs, and batches of equal shapes.
+
+The processor is the one that a Transformers pipeline takes (AutoImageProcessor: torchvision's where that is installed,
+else Pillow's), called on one picture at a time as the pipeline calls it, so that answers equal the pipeline's.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoImageProcessor
+
+from schemas.errors import Permanent, RecordError
+from workers.handler import Loaded, Output, Piece, Record
+from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY
+from workers.text.encode import to_device
+from workers.vision.picture import MAX_PIXELS, Picture, require_pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Numbers of a picture that cost as much as a token: 16 x 16 pixels of three channels.
+_PER_TOKEN = 16 * 16 * 3
+
+
+def load_processor(folder: Path) -> Any:
+    """The image processor in the folder.
+
+    Raises Permanent: code `model` where there is none that can be loaded, `missing_extra` where Pillow isn't installed.
+    """
+    require_pillow()
+    auto: Any = AutoImageProcessor
+    try:
+        return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # Transformers raises what it likes for a broken or a missing file
+        raise Permanent(f"the image processor doesn't load: {type(error).__name__}: {error}", code="model") from error
+
+
+def probe(loaded: Loaded) -> Any:
+    """The model's output for two equal pictures: what its fields are and have for shapes.
+
+    Raises Permanent (code `model`) where processor and model don't fit together, or a picture is not all they need.
+    """
+    from PIL import Image
+
+    try:
+        inputs = encode(loaded.processor, Image.linear_gradient("L").resize((64, 64)).convert("RGB"))
+        with torch.inference_mode():
+            return loaded.model(**_batch(loaded, [inputs, inputs]))
+    except (*OUT_OF_MEMORY, *DEVICE_LOST):
+        raise
+    except Exception as error:  # whatever a model of another kind has against it
+        raise Permanent(f"the model can't run on a picture: {type(error).__name__}: {error}", code="model") from error
+
+
+def encode(processor: Any, image: "Image.Image") -> dict[str, torch.Tensor]:
+    """The model's inputs by name, on the CPU, each with a first axis of one. Safe in threads.
+
+    Raises RecordError: `image_too_large` where the processor would enlarge a long and narrow picture beyond all bounds,
+    `image_unfit` where it refuses a picture, as some do those with no pixel left when made smaller.
+    """
+    _check_growth(processor, image)
+    try:
+        return dict(processor(images=image, return_tensors="pt"))
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        width, height = image.size
+        raise RecordError(
+            "image_unfit", f"the model's image processor can't take {width} x {height} pixels: {error}"[:500]
+        ) from error
+
+
+def _check_growth(processor: Any, image: "Image.Image") -> None:
+    """Refuse what a processor that fits a picture's shorter side to an edge, and crops then, would make too large."""
+    size = getattr(processor, "size", None) or {}
+    edge = size.get("shortest_edge")
+    if not edge or size.get("longest_edge") or not getattr(processor, "do_resize", False):
+        return
+    edge = int(edge / (getattr(processor, "crop_pct", None) or 1))
+    short, long = sorted(image.size)
+    if edge * edge * long / short > MAX_PIXELS:
+        raise RecordError(
+            "image_too_large",
+            f"the picture is {long} pixels long and {short} narrow; the model's image processor would make it "
+            f"{int(edge * long / short)} x {edge}, over the limit of {MAX_PIXELS} pixels",
+        )
+
+
+def piece_of(loaded: Loaded, image: "Image.Image") -> Piece:
+    """A decoded picture as a piece, whose notes are its width and height. Raises as `encode` does."""
+    inputs = encode(loaded.processor, image)
+    return Piece(inputs, max(1, inputs["pixel_values"].numel() // _PER_TOKEN), notes=image.size)
+
+
+def prepare(loaded: Loaded, records: Sequence[Record]) -> list[Iterator[Piece]]:
+    """For each record its picture as one piece, which is decoded only when it is asked for."""
+    return [_decoded(loaded, record["image"]) for record in records]
+
+
+def _decoded(loaded: Loaded, picture: Picture) -> Iterator[Piece]:
+    yield piece_of(loaded, picture.rgb())
+
+
+def in_equal_shapes(
+    loaded: Loaded, pieces: Sequence[Piece], compute: Callable[[dict[str, torch.Tensor]], Sequence[Output]]
+) -> list[Output]:
+    """`compute` on the pieces in batches whose shapes are equal, and its outputs in the pieces' order.
+
+    Nothing is padded, so that a picture's answer doesn't depend on the others of its batch. `compute` gets tensors on
+    the model's device, floats in its dtype, whose first axis is the pieces, and returns an output for each.
+    """
+    groups: defaultdict[object, list[int]] = defaultdict(list)
+    for index, piece in enumerate(pieces):
+        groups[tuple((name, tensor.shape[1:]) for name, tensor in piece.inputs.items())].append(index)
+    outputs: dict[int, Output] = {}
+    for indices in groups.values():
+        computed = compute(_batch(loaded, [pieces[index].inputs for index in indices]))
+        outputs |= zip(indices, computed, strict=True)
+    return [outputs[index] for index in range(len(pieces))]
+
+
+def _batch(loaded: Loaded, inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    joined = {name: to_device(torch.cat([one[name] for one in inputs]), loaded.device) for name in inputs[0]}
+    return {n: tensor.to(loaded.dtype) if tensor.is_floating_point() else tensor for n, tensor in joined.items()}
