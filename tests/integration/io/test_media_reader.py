@@ -17,6 +17,7 @@ from schemas.errors import RecordError
 from schemas.plan import Shard
 from schemas.task import Kind
 from tests.servers import s3_client
+from workers.io import media_reader
 from workers.io.media_reader import MediaReader, ObjectReader
 from workers.io.parquet_reader import Block, ParquetReader
 
