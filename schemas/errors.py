@@ -5,6 +5,7 @@
     ├── NotFound, AlreadyExists, AccessDenied    what a store answered about one object
     ├── ServiceUnavailable     Redis can't be reached from here
     ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
+    ├── NotFinished            the job has no manifest yet: its results aren't final
     ├── Permanent              fails the job: trying again would fail again
     ├── Transient              the shard is tried again later; not counted against it
     ├── Unreadable             a slice of the input can't be read: its shard fails, the job goes on
@@ -89,6 +90,10 @@ class TooManyRequests(NightshiftError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotFinished(NightshiftError):
+    code = "not_finished"
 
 
 class Permanent(NightshiftError):

@@ -1,47 +1,29 @@
-"""Work in hand: what a worker process says of itself to its supervisor, in a small file; and what became of those lost.
+"""Heartbeat file: what a worker process works on, and each stage's deadline, read by the supervisor.
 
-The file begins with times (float64, seconds of the system-wide monotonic clock): for each stage of the runner the one
-by which its current step must be over, 0 where none is under way; then the one by which the process must have spoken
-again, which it does as long as any of its threads can run. Each is written over and over, at the cost of a system call.
-What follows is JSON: the process, and the attempt it works on.
+The file begins with times (float64, seconds of the system-wide monotonic clock). There is one for each stage of the
+runner: its current step must be over by then; 0 if no step is under way. The last one is the pulse: the process must
+write again by then, which it does as long as any of its threads can run. Each write costs one system call. JSON
+follows: the process, and the attempt it works on.
 """
 
 import struct
-from enum import StrEnum
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas.shard import ShardOrder
+from schemas.loss import Death as Death
+from schemas.loss import Loss as Loss
+from schemas.plan import ShardOrder
 
 #: The runner's stages, each of which has a thread of its own.
 STAGES = ("prepare", "infer", "finish", "write")
-#: What a process says beside, of no stage: that it isn't stuck.
+#: The time that belongs to no stage: by it the process shows that it isn't stuck.
 PULSE = "pulse"
-#: How many times longer a step may take that works on more than one record.
+#: How many times longer a step may take if it works on more than one record.
 TOGETHER = 4
 
 _NAMES = (*STAGES, PULSE)
 _TIMES = struct.Struct(f"={len(_NAMES)}d")
 _TIME = struct.Struct("=d")
-
-
-class Loss(StrEnum):
-    """Why a worker process was lost; also the error codes of rows and shards that it was lost for."""
-
-    WORKER_LOST = "worker_lost"
-    TIMEOUT = "timeout"
-    MEMORY_EXCEEDED = "memory_exceeded"
-    #: Nobody saw it die: its lease ran out. It may be that it only could not be heard.
-    LEASE_EXPIRED = "lease_expired"
-
-
-class Death(NamedTuple):
-    """A worker process that was lost, and the shard's rows start…stop-1 if it had said that it works on these alone."""
-
-    why: Loss
-    start: int | None = None
-    stop: int | None = None
 
 
 class WorkInHand(BaseModel):
@@ -58,7 +40,7 @@ class WorkInHand(BaseModel):
 
 
 def read_work(data: bytes) -> tuple[WorkInHand, dict[str, float]] | None:
-    """What a file says, with those of its times that are set, by their stages; None where it is none of ours."""
+    """Return the content of a file, with the times that are set, by stage; None if it isn't a heartbeat file."""
     try:
         work = WorkInHand.model_validate_json(data[_TIMES.size :])
     except ValidationError:
@@ -68,7 +50,7 @@ def read_work(data: bytes) -> tuple[WorkInHand, dict[str, float]] | None:
 
 
 def place_of(stage: str) -> int:
-    """Where in the file a stage's time stands, or the pulse's."""
+    """Return the offset in the file of a stage's time, or the pulse's."""
     return _NAMES.index(stage) * _TIME.size
 
 

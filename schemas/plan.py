@@ -3,6 +3,7 @@
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +46,33 @@ class Shard(BaseModel):
     slices: tuple[Slice, ...]
     rows: int
     bytes: int
+
+
+class ShardOrder(BaseModel):
+    """The order to run one shard, as a worker takes it from Redis: with it and storage it needs nothing else.
+
+    The files of the job lie under `output`; its plan has `shards` shards.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job: str
+    task: str
+    output: str
+    shard: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan that is not written yet: the columns to read (NO_COLUMNS of objects), and the shards.
+
+    `skipped` counts the files that are no records, by reason. It is complete once the shards have been read.
+    """
+
+    columns: pa.Schema
+    shards: Iterator[Shard]
+    skipped: dict[str, int]
 
 
 _SLICE = pa.struct(

@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from jobs.cli.follow import rate_of
 from jobs.state import Progress
-from schemas.heartbeat import Loss
 from schemas.job import AcceptedJob, Parent, ResolvedModel
+from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 from schemas.redaction import masked
 

@@ -19,8 +19,9 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
-from schemas.heartbeat import STAGES, Loss, WorkInHand, read_work
-from schemas.shard import ShardOrder
+from schemas.heartbeat import STAGES, WorkInHand, read_work
+from schemas.loss import Loss
+from schemas.plan import ShardOrder
 from schemas.tasks import find_task
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import pytest
 from jobs.broker import task_queue
 from jobs.state import State, WarmLimits
 from schemas.manifest import JobStatus
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 from schemas.tasks import find_task
 from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences

@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from jobs.settings import Settings
 from jobs.state import State
 from schemas.manifest import JobStatus
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 
 TASKS = ("text-classification", "token-classification")
 #: A shard, and the attempt that it was handed to.

@@ -10,7 +10,7 @@ from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
 from schemas.manifest import ErrorInfo, JobStatus
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 from tests.servers import wait_for
 
 TASK = "text-classification"

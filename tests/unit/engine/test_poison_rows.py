@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from schemas.heartbeat import Death, Loss, WorkInHand, place_of, read_work, time_to_bytes
-from schemas.shard import ShardOrder
+from schemas.heartbeat import WorkInHand, place_of, read_work, time_to_bytes
+from schemas.loss import Death, Loss
+from schemas.plan import ShardOrder
 from workers.engine.poison_rows import CAREFUL_AFTER, findings, spans
 
 LOST, LATE, EXPIRED = Loss.WORKER_LOST, Loss.TIMEOUT, Loss.LEASE_EXPIRED
