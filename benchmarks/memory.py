@@ -27,9 +27,10 @@ from jobs.planning.planner import planned, shard_limits, write_plan
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.job_folder import write_job
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
+from workers.engine.heartbeat import Watch
 from workers.execution.attempt import Attempt, execute
-from workers.execution.process import JobContext
+from workers.execution.job_context import JobContext
 from workers.io.parquet_reader import READ_BUFFER, ParquetReader
 from workers.models.cache import ModelCache
 
@@ -109,7 +110,8 @@ def work(output: str, shards: int, numbers: list[int]) -> Iterator[dict[str, int
     lease = SimpleNamespace(check=lambda rows: None, check_for_commit=lambda: None)
     for number in numbers:
         order = ShardOrder(job=context.accepted.id, task=context.task.id, output=output, shard=number, shards=shards)
-        outcome = execute(Attempt(order, f"bench-{number}", cast(Any, process), cast(Any, lease)))
+        attempt = Attempt(order, f"bench-{number}", cast(Any, process))
+        outcome = execute(attempt, cast(Any, lease), Watch())
         assert outcome.report is not None
         yield {"rows": outcome.report.rows, "errors": outcome.report.error_rows, "kernels_peak": kernels_peak()}
 

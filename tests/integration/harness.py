@@ -18,7 +18,7 @@ from jobs.submission.accept import accept, enqueue
 from jobs.submission.validate import validate
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.manifest import Manifest
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 from workers.execution.attempt import Attempt, Outcome, run_attempt
 from workers.execution.process import Process
 from workers.execution.ticket import run_next
@@ -70,9 +70,30 @@ class House:
         assert progress is not None
         return progress.shards
 
-    def attempt(self, job: AcceptedJob, shard: int, shards: int, id: str = "a1") -> Outcome:
-        order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=shards)
-        return run_attempt(Attempt(order, id, self.process))
+    def attempt(self, job: AcceptedJob, shard: int, id: str = "a1") -> Outcome:
+        """Take this very shard, and run it."""
+        order, taken_as = self.take(job, shard, id)
+        return run_attempt(Attempt(order, taken_as, self.process))
+
+    def take(self, job: AcceptedJob, shard: int, id: str) -> tuple[ShardOrder, str]:
+        """Take what waits until this shard of the job comes; put back what came before.
+
+        Return it with the attempt that holds it: `id`, with a number if others came before.
+        """
+        others: list[tuple[ShardOrder, str]] = []
+        while True:
+            attempt = f"{id}-{len(others)}" if others else id
+            order = self.state.take({job.spec.task}, [], attempt)
+            assert order is not None, f"shard {shard} does not wait"
+            if (order.job, order.shard) == (job.id, shard):
+                for other, held_by in others:
+                    self.state.put_back(other, held_by)
+                return order, attempt
+            others.append((order, attempt))
+
+    def nothing_waits(self, job: AcceptedJob) -> bool:
+        """Whether no shard of the job's task would be handed out now."""
+        return self.state.take({job.spec.task}, [], "nobody") is None
 
     def next(self, task: str = "text-classification") -> Outcome | None:
         """What a worker does on a message of this task."""
@@ -89,5 +110,5 @@ class House:
         job = self.submit(spec)
         shards = self.plan(job)
         for shard in range(shards):
-            self.attempt(job, shard, shards, id=f"a{shard}")
+            self.attempt(job, shard, id=f"a{shard}")
         return self.finish(job)

@@ -16,7 +16,8 @@ from schemas.errors import SpecError
 from schemas.job import parse_spec
 from schemas.task import Kind, Task
 from workers.audio.clip import Clip
-from workers.engine.runner import infer, record_seed
+from workers.engine.record_identity import record_seed
+from workers.engine.runner import infer
 from workers.handler import Handler, Loaded, Piece, Prediction
 from workers.models.device import pick_device, pick_dtype
 from workers.tasks import handler_of

@@ -10,7 +10,7 @@ import transformers
 
 from schemas.errors import Permanent, RecordError
 from workers.handler import Loaded, Piece
-from workers.text.encode import to_device
+from workers.models.device import to_device
 
 #: Seconds that count as a token.
 TOKEN_S = 0.02

@@ -22,7 +22,7 @@ from workers.audio.recognizer import Recognizer, SpeechProcessor, Transcript, re
 from workers.audio.whisper_prompt import Prompt
 from workers.audio.whisper_timestamps import PLACE_S, cross_attentions, token_times
 from workers.handler import Loaded, Piece
-from workers.text.encode import to_device
+from workers.models.device import to_device
 
 #: What the pipeline generates where neither job nor model says.
 DEFAULT_BEAMS = 5

@@ -12,7 +12,7 @@ from math import isqrt
 
 from schemas.errors import RecordError
 from schemas.heartbeat import Death, Loss
-from workers.io.parquet_reader import Block
+from workers.io.block import Block
 
 #: A shard is worked on with care once its process was lost this often, or was ended by its supervisor.
 CAREFUL_AFTER = 2

@@ -8,7 +8,6 @@ If a process was lost over the shard, the same is done span by span, one stage a
 (`workers/engine/poison_rows.py`). The runner knows nothing of leases, Redis or commits.
 """
 
-import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,14 +22,16 @@ import torch
 from schemas.errors import Interrupted, Permanent, RecordError, Transient
 from schemas.plan import Shard
 from schemas.report import ShardReport
-from workers.engine.batcher import Batcher, Budget
+from workers.engine.batcher import Batcher
 from workers.engine.heartbeat import Watch
 from workers.engine.lazy_rounds import Round, rounds
 from workers.engine.poison_rows import Careful, spans
 from workers.engine.prefetch import ahead, behind
-from workers.handler import Handler, Piece, Prediction, Record
-from workers.io.parquet_reader import Block, Reader
+from workers.engine.record_identity import record_key, record_seed, seeded
+from workers.handler import Handler, Piece, Prediction
+from workers.io.block import Block, Reader
 from workers.io.part_writer import PartWriter
+from workers.models.budget import Budget
 from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, free_memory
 
 #: Equal records are recognised within this many of a shard's latest answers.
@@ -175,7 +176,7 @@ class ShardRun:
                 working.answers[index] = record
                 continue
             if self._handler.deterministic:
-                key = _record_key(record)
+                key = record_key(record)
                 working.first.append(seen.setdefault(key, index))
                 known = self._known.get(key)
                 if working.first[-1] != index:
@@ -195,7 +196,7 @@ class ShardRun:
                 sources.append((index, pieces))
             else:
                 seed = record_seed(self._handler.spec.seed, block.source_uris[index], block.source_rows[index])
-                sources.append((index, _seeded(pieces, seed)))
+                sources.append((index, seeded(pieces, seed)))
         return working, sources
 
     def _encode(self, records: Sequence[Any]) -> list[Iterable[Piece] | RecordError]:
@@ -327,31 +328,3 @@ def _as_record_error(error: BaseException, code: str) -> RecordError:
     if isinstance(error, RecordError):
         return error
     return RecordError(code, f"{type(error).__name__}: {error}"[:500])
-
-
-def record_seed(seed: int, uri: str, row: int) -> int:
-    """The seed of what is drawn for a record, below 2^63: of the job's seed and the record's place in the input."""
-    place = f"{seed}\n{row}\n{uri}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 1
-
-
-def _seeded(pieces: Iterable[Piece], seed: int) -> Iterable[Piece]:
-    made = (replace(piece, seed=seed) for piece in pieces)
-    return list(made) if isinstance(pieces, list) else made
-
-
-def _record_key(record: Record) -> bytes:
-    """A digest that equal records share."""
-    digest = hashlib.blake2b(digest_size=16)
-    for value in record.values():
-        data = _bytes_of(value)
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.digest()
-
-
-def _bytes_of(value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    data: bytes = value.data if hasattr(value, "data") else repr(value).encode()  # a picture's or a clip's
-    return data

@@ -1,24 +1,20 @@
-"""One attempt at one shard: claim, run, commit, tell. What surrounds the work is one ordered list of wrappers.
+"""How is one attempt at a shard run? Under a lease, watched by the supervisor, its end told to Redis and logged.
 
-noted      logs how the attempt ended
-overseen   lets the supervisor know what is worked on, so that a crash or a hang is seen from outside
-settled    tells Redis how it ended, and releases what may run next
-leased     claims a shard that is not yet, and keeps its lease while the work goes on
-execute    reads, computes, writes and commits the part
+run_attempt   logs how the attempt ended, and keeps the heartbeat file, so that a crash or a hang is seen from outside
+_told         tells Redis, and releases what may run next
+_decided      keeps the lease while the work goes on, and decides what becomes of an error
+execute       reads, computes, writes and commits the part
 """
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from jobs.logs import bound, event
 from schemas.errors import AlreadyExists, ServiceUnavailable
 from schemas.layout import child, part_name
 from schemas.report import ShardReport
 from schemas.shard import ShardOrder
-from schemas.task import Task
 from schemas.tasks import find_task
 from workers.engine.heartbeat import Watch, watched
 from workers.engine.poison_rows import careful_after
@@ -32,22 +28,14 @@ from workers.models.device import DEVICE_LOST
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Attempt:
-    """An execution of a shard in this process: of one `taken`, its lease held already, or of one to claim. `lease` is
-    set while it is held."""
+    """An execution of a shard in this process, which holds its lease as `id`. `started` is when it was asked for."""
 
     order: ShardOrder
     id: str
     process: Process
-    taken: bool = False
-    lease: Lease | None = None
-    watch: Watch = field(default_factory=Watch)
     started: float = field(default_factory=time.monotonic)
-
-    @property
-    def task(self) -> Task:
-        return find_task(self.order.task)
 
     @property
     def part(self) -> str:
@@ -56,20 +44,20 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: `committed`, `found` (another attempt's part stands), `skipped` or `failed`."""
+    """How an attempt ended: `committed`, `found` (another attempt's part stands), `put_back` or `failed`."""
 
     how: str
     why: str = ""
     report: ShardReport | None = None
 
 
-Step = Callable[[Attempt], Outcome]
-Wrapper = Callable[..., Outcome]
-
-
-def noted(attempt: Attempt, step: Step) -> Outcome:
-    with bound(job=attempt.order.job, shard=attempt.order.shard, attempt=attempt.id, task=attempt.order.task):
-        outcome = step(attempt)
+def run_attempt(attempt: Attempt) -> Outcome:
+    """Run a shard whose lease is held. Whatever comes of it is told to Redis and logged, and never raised."""
+    order, settings = attempt.order, attempt.process.settings
+    limits = settings.record_timeout_s, settings.silence_s
+    with bound(job=order.job, shard=order.shard, attempt=attempt.id, task=order.task):
+        with watched(settings.work_folder, order, attempt.id, *limits) as watch:
+            outcome = _told(attempt, watch)
         report = outcome.report
         event(
             _log,
@@ -82,68 +70,53 @@ def noted(attempt: Attempt, step: Step) -> Outcome:
         return outcome
 
 
-def overseen(attempt: Attempt, step: Step) -> Outcome:
-    settings = attempt.process.settings
-    limits = settings.record_timeout_s, settings.silence_s
-    with watched(settings.work_folder, attempt.order, attempt.id, *limits) as watch:
-        attempt.watch = watch
-        return step(attempt)
+def _told(attempt: Attempt, watch: Watch) -> Outcome:
+    """Run the shard, tell Redis how it ended, and release what may run next.
 
-
-def settled(attempt: Attempt, step: Step) -> Outcome:
-    """Redis being away here loses nothing: the part stands, or the lease runs out and the sweep does the rest."""
+    If Redis is away nothing is lost: the part stands, or the lease runs out and the sweep does the rest.
+    """
     process, order = attempt.process, attempt.order
     try:
-        outcome, finish = _settle(attempt, step)
+        outcome, finish = _decided(attempt, watch)
         if finish:
             process.broker.finish_job(order.job, order.output)
         if outcome.how == "put_back":
-            process.broker.release(process.state, attempt.task)
+            process.broker.release(process.state, find_task(order.task))
         return outcome
     except ServiceUnavailable as error:
         event(_log, "redis_away", logging.WARNING, error=error.message)
         return Outcome("failed", error.message)
 
 
-def _settle(attempt: Attempt, step: Step) -> tuple[Outcome, bool]:
-    state, order = attempt.process.state, attempt.order
+def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
+    """Run the shard. Return how it ended, and whether the job wants finishing."""
+    process, order, id = attempt.process, attempt.order, attempt.id
+    state = process.state
     try:
-        outcome = step(attempt)
+        with Lease(state, process.settings, order, id, process.stop_file, attempt.started) as lease:
+            outcome = execute(attempt, lease, watch)
     except DEVICE_LOST:
         _log.exception("device_lost")
-        attempt.process.leave()
+        process.leave()
         raise
-    except Exception as error:  # noqa: BLE001 (decided by class; logged by `noted`, with its traceback where nobody foresaw it)
-        decision = decide(error, state.tries(order), attempt.process.settings.max_transient, jitter())
+    except Exception as error:  # noqa: BLE001 (decided by class; logged with its traceback if it is none of ours)
+        decision = decide(error, state.tries(order), process.settings.max_transient, jitter())
         if not hasattr(error, "code"):
             _log.exception("unexpected_error")
         why = f"{type(error).__name__}: {error}"
         if isinstance(decision, FailJob):
             state.fail(order.job, decision.error)
-            return Outcome("failed", why), state.put_back(order, attempt.id)
+            return Outcome("failed", why), state.put_back(order, id)
         if isinstance(decision, FailShard):
-            return Outcome("failed", why), state.fail_shard(order, attempt.id, decision.error)
-        return Outcome("put_back", why), state.put_back(order, attempt.id, decision.delay_s)
-    if outcome.report is None:
-        return outcome, False
-    return outcome, state.commit(order, attempt.id, outcome.report.rows, outcome.report.errors)
+            return Outcome("failed", why), state.fail_shard(order, id, decision.error)
+        return Outcome("put_back", why), state.put_back(order, id, decision.delay_s)
+    report = outcome.report
+    return outcome, state.commit(order, id, report.rows, report.errors) if report is not None else False
 
 
-def leased(attempt: Attempt, step: Step) -> Outcome:
+def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
+    """Make the shard's part and create it. If another attempt's part stands already, that one counts."""
     process, order = attempt.process, attempt.order
-    if not attempt.taken:
-        answer = process.state.claim(order, attempt.id)
-        if answer != "claimed":
-            return Outcome("skipped", answer)
-    with Lease(process.state, process.settings, order, attempt.id, process.stop_file, attempt.started) as lease:
-        attempt.lease = lease
-        return step(attempt)
-
-
-def execute(attempt: Attempt) -> Outcome:
-    """Make the shard's part and create it; where another attempt's stands already, that one counts."""
-    process, order, lease = attempt.process, attempt.order, attempt.lease
-    assert lease is not None
     found = process.existing_report(attempt.part, order.job)
     if found is not None:
         return Outcome("found", report=found)
@@ -151,7 +124,7 @@ def execute(attempt: Attempt) -> Outcome:
     shard = job.shard(order.shard)
     held = process.models.get(job.accepted, job.handler, lease.loading)
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
-    run = ShardRun(handler, job.budget(held), lease.check, attempt.watch)
+    run = ShardRun(handler, job.budget(held), lease.check, watch)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb
     careful = careful_after(process.state.deaths(order), *limits, lease.name)
     loaded_now = held.load_s
@@ -181,14 +154,3 @@ def execute(attempt: Attempt) -> Outcome:
     seconds = time.monotonic() - attempt.started - loaded_now
     process.note_rate(job, report.rows / max(seconds, 1e-3))
     return Outcome("committed", report=report)
-
-
-WRAPPERS: tuple[Wrapper, ...] = (noted, overseen, settled, leased)
-
-
-def run_attempt(attempt: Attempt) -> Outcome:
-    """The attempt, inside its wrappers, the first of them outermost."""
-    step: Step = execute
-    for wrapper in reversed(WRAPPERS):
-        step = partial(wrapper, step=step)
-    return step(attempt)

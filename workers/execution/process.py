@@ -1,6 +1,5 @@
 """What one worker process keeps between shards: its connections, its models, and the jobs it works on."""
 
-import hashlib
 import os
 import platform
 import socket
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import transformers
 
@@ -22,64 +20,14 @@ from jobs.storage import Storage
 from jobs.storage.parts import read_report
 from schemas import __version__
 from schemas.errors import NotFound, Permanent
-from schemas.job import AcceptedJob
-from schemas.layout import JOB, PLAN, child
-from schemas.output import kept_columns, output_schema, task_columns
-from schemas.plan import Shard, find_row_group, from_batch, input_schema
 from schemas.report import ShardReport
-from workers.engine.batcher import Budget
-from workers.io.media_reader import reader_for
-from workers.models.cache import Held, ModelCache
-from workers.tasks import handler_of
+from workers.execution.job_context import JobContext
+from workers.models.cache import ModelCache
 
 #: Jobs whose spec and plan a process remembers.
 REMEMBERED_JOBS = 16
 #: Seconds between two notes of how fast a model is.
 RATE_EVERY_S = 5.0
-
-
-class JobContext:
-    """A job as a worker sees it: its file, its plan, and what follows from them."""
-
-    def __init__(self, output: str, storage: Storage, settings: Settings) -> None:
-        self._storage = storage
-        self._plan_uri = child(output, PLAN)
-        try:
-            self.accepted = AcceptedJob.model_validate_json(storage.read(child(output, JOB)))
-            with storage.open(storage.stat(self._plan_uri)) as source:
-                columns = input_schema(pq.read_schema(source))
-        except NotFound as error:
-            raise Permanent(f"the job's files are gone: {error.message}", code="job_gone") from None
-        spec = self.accepted.spec
-        self.task = spec.task_schema
-        self.handler = handler_of(self.task)
-        self.task_columns = task_columns(spec, columns)
-        kept = kept_columns(spec, columns)
-        self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
-        self.reader = reader_for(self.accepted, columns, storage, settings)
-        self._shards: dict[int, Shard] = {}
-
-    def shard(self, number: int) -> Shard:
-        """The shard, from the row group of the plan that holds it; the last one read is remembered."""
-        if number not in self._shards:
-            with self._storage.open(self._storage.stat(self._plan_uri)) as source:
-                file = pq.ParquetFile(source)
-                group = find_row_group(file.metadata, number)
-                if group is None:
-                    raise Permanent(f"{self._plan_uri} has no shard {number}", code="plan_broken")
-                self._shards = {shard.shard: shard for shard in from_batch(file.read_row_group(group))}
-        return self._shards[number]
-
-    def budget(self, held: Held) -> Budget:
-        """The model's budget, with this job's own cap on the records of a batch."""
-        size = self.accepted.spec.batch_size
-        held.budget.records = None if size == "auto" else size
-        return held.budget
-
-    def fingerprint(self, shard: Shard) -> str:
-        """A hash of all that decides the shard's part: the spec, the model, the slices."""
-        text = self.accepted.fingerprint + self.accepted.model.revision + shard.model_dump_json()
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Process:

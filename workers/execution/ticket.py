@@ -43,4 +43,4 @@ def run_next(message: str | None, process: Process) -> Outcome | None:
     except ServiceUnavailable as error:
         event(_log, "redis_away", logging.WARNING, error=error.message)
     # What was taken runs, even where Redis went away right afterwards: its lease stands.
-    return None if order is None else run_attempt(Attempt(order, id, process, taken=True, started=asked))
+    return None if order is None else run_attempt(Attempt(order, id, process, asked))

@@ -18,8 +18,8 @@ from schemas.errors import AccessDenied, InputChanged, NotFound, RecordError, Sp
 from schemas.job import AcceptedJob
 from schemas.plan import NO_COLUMNS, Shard
 from schemas.task import Kind
-from workers.io.parquet_reader import Block, ParquetReader, Reader
-from workers.io.records import Reference
+from workers.io.block import Block, Reader, Reference
+from workers.io.parquet_reader import ParquetReader
 
 #: Objects that are fetched at once.
 FETCHERS = 32

@@ -6,7 +6,6 @@ one written) stay small.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,35 +14,13 @@ from jobs.storage import ObjectInfo, PinnedReader, Storage
 from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
 from schemas.task import Kind
-from workers.handler import Record
+from workers.io.block import Block
 from workers.io.records import to_records, without_large_texts
 
 BLOCK_ROWS = 4096
 BLOCK_BYTES = 16 << 20
 #: Bytes that pyarrow asks a store for at once.
 READ_BUFFER = 4 << 20
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive rows of a shard: as read, where they came from, and as records or what is wrong with them."""
-
-    table: pa.Table
-    source_uris: list[str]
-    source_rows: list[int]
-    records: list[Record | RecordError]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def slice(self, start: int, stop: int) -> "Block":
-        """These rows of it."""
-        return Block(
-            self.table.slice(start, stop - start),
-            self.source_uris[start:stop],
-            self.source_rows[start:stop],
-            self.records[start:stop],
-        )
 
 
 @dataclass
@@ -55,13 +32,6 @@ class _Cursor:
     batches: Iterator[pa.RecordBatch]
     row: int
     rest: pa.RecordBatch | None = None
-
-
-class Reader(Protocol):
-    """What gives a shard's rows. One thread at a time."""
-
-    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]: ...
-    def close(self) -> None: ...
 
 
 class ParquetReader:

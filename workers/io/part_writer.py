@@ -11,7 +11,7 @@ from schemas.errors import RecordError
 from schemas.output import ERROR, SOURCE_URI
 from schemas.report import ShardReport
 from workers.handler import Prediction
-from workers.io.parquet_reader import Block
+from workers.io.block import Block
 
 #: A part larger than this lies in a temporary file until it is committed.
 IN_MEMORY = 32 << 20

@@ -1,27 +1,18 @@
 """Records: a table's rows as the task's columns have them, each value checked by itself."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.storage import ObjectInfo
 from schemas.errors import RecordError
 from schemas.task import TEXT, Kind, is_text
 from workers.handler import Record
+from workers.io.block import Reference
 
 #: Bytes of a URI in a table's row; S3's keys have at most 1,024.
 LONGEST_URI = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What a media column names instead of holding it: a URI as the table has it, or an object that was listed."""
-
-    uri: str
-    info: ObjectInfo | None = None
 
 
 def to_records(

@@ -15,8 +15,8 @@ from jobs.logs import event
 from jobs.settings import Settings
 from jobs.storage import Storage
 from schemas.job import AcceptedJob, ResolvedModel, model_key
-from workers.engine.batcher import Budget
 from workers.handler import Handler, Loaded
+from workers.models.budget import Budget
 from workers.models.device import default_budget, free_memory, pick_device, pick_dtype
 from workers.models.download import local_folder, stored_dtype
 

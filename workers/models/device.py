@@ -39,3 +39,10 @@ def free_memory() -> None:
 
 def default_budget(device: torch.device) -> int:
     return BATCH_TOKENS[device.type]
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; to a GPU by way of pinned memory, without waiting for the copy."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -13,8 +13,9 @@ from schemas.job import JobSpec
 from schemas.tasks.fill_mask import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 from workers.labels import scores
+from workers.models.device import to_device
 from workers.models.load import load_model, load_tokenizer
-from workers.text.encode import encode, max_tokens, padded, to_device
+from workers.text.encode import encode, max_tokens, padded
 
 #: What stands for the mask in a text, beside the model's own token.
 MASKS = ("[MASK]", "<mask>")

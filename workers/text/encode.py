@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from workers.handler import Loaded, Piece
+from workers.models.device import to_device
 
 T = TypeVar("T")
 #: Tokenizers that know no limit give this or more as their maximum.
@@ -130,10 +131,3 @@ def padded(loaded: Loaded, pieces: Sequence[Piece]) -> dict[str, torch.Tensor]:
         costs = np.array([piece.cost for piece in pieces])[:, None]
         arrays["attention_mask"] = (place >= longest - costs if left else place < costs).astype(np.int64)
     return {name: to_device(torch.from_numpy(array), loaded.device) for name, array in arrays.items()}
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; to a GPU by way of pinned memory, without waiting for the copy."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)

@@ -14,8 +14,7 @@ from transformers import AutoImageProcessor
 
 from schemas.errors import Permanent, RecordError
 from workers.handler import Loaded, Output, Piece, Record
-from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY
-from workers.text.encode import to_device
+from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, to_device
 from workers.vision.picture import MAX_PIXELS, Picture, require_pillow
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from jobs.api.service import Service
 from jobs.api.tokens import Scope, Tokens
 from jobs.settings import Settings
 from schemas.errors import ServiceUnavailable
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 from schemas.tasks import all_tasks
 from tests.integration.harness import House, read_output, write_reviews
 from tests.texts import sentences
@@ -46,7 +46,7 @@ class Api:
         assert accepted is not None
         shards = self.house.plan(accepted)
         for shard in range(shards):
-            self.house.attempt(accepted, shard, shards, id=f"{accepted.id}-{shard}")
+            self.house.attempt(accepted, shard, id=f"{accepted.id}-{shard}")
         self.house.finish(accepted)
 
 
@@ -158,7 +158,7 @@ def test_actions_on_a_job_under_way(api: Api, classifier: Path, tmp_path: Path) 
     assert api.http.post(f"{at}:pause", headers=me).json()["status"] == "paused"
     assert api.http.post(f"{at}:pause", headers=me).status_code == 409
     assert api.http.post(f"{at}:continue", headers=me).json()["status"] == "running"
-    api.house.attempt(accepted, 1, 3)
+    api.house.attempt(accepted, 1)
     states = [one["status"] for one in api.http.get(f"{at}/shards", headers=me).json()["shards"]]
     assert states == ["waiting", "done", "waiting"]
     partial = pages(api, f"{at}/results", "rows", me, partial="true", limit=7)

@@ -61,7 +61,7 @@ def test_the_end_waits_for_the_store(house: House, classifier: Path, texts: Path
     job = house.submit(spec_for(classifier, str(texts), f"{texts.parents[1]}/out"))
     shards = house.plan(job)
     for shard in range(shards):
-        house.attempt(job, shard, shards, id=f"a{shard}")
+        house.attempt(job, shard, id=f"a{shard}")
     control(house, Away()).finish_job(job.id, job.output)
     assert read_manifest(job.output, house.storage) is None
     assert house.state.status(job.id) is JobStatus.RUNNING

@@ -24,7 +24,7 @@ def run(task: str, model: Path, source: Path, output: Path, settings: Settings, 
     if gone:
         (source / gone).unlink()
     for shard in range(shards):
-        house.attempt(job, shard, shards, id=f"a{shard}")
+        house.attempt(job, shard, id=f"a{shard}")
     assert house.finish(job).status is JobStatus.SUCCEEDED
     return {Path(row["source_uri"]).name: row for row in read_output(str(output))}
 

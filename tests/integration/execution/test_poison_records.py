@@ -21,14 +21,15 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.supervisor.watchdog import Oversight
 from schemas.errors import Transient
-from schemas.heartbeat import PULSE, Death, Loss, WorkInHand, place_of, time_to_bytes
+from schemas.heartbeat import PULSE, WorkInHand, place_of, time_to_bytes
 from schemas.job import AcceptedJob
+from schemas.loss import Death, Loss
 from schemas.manifest import JobStatus
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 from tests.integration.harness import House, read_output, spec_for, write_reviews
 from tests.servers import wait_for
 from tests.texts import sentences
-from workers.execution.attempt import Outcome
+from workers.execution.attempt import Attempt, Outcome, run_attempt
 from workers.tasks.text_classification import TextClassification
 
 ROWS = 100
@@ -85,15 +86,22 @@ def submit(house: House, classifier: Path, texts: Path, **changes: Any) -> Accep
     return job
 
 
-def attempts(house: House, job: AcceptedJob, why: Loss = Loss.WORKER_LOST) -> tuple[Outcome, list[Death]]:
-    """Attempts at the job's first shard until one lives; its outcome, and the deaths of those before."""
-    order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
+def attempts(house: House, job: AcceptedJob, why: Loss = Loss.WORKER_LOST) -> tuple[Outcome | None, list[Death]]:
+    """Attempt the job's first shard until one attempt lives; return its outcome, and the deaths of those before.
+
+    The outcome is None if the shard is handed out no more.
+    """
+    deaths: list[Death] = []
     for number in range(100):
+        order = house.state.take({job.spec.task}, [], f"a{number}")
+        if order is None:
+            return None, deaths
         deaths = house.state.deaths(order)
         try:
-            return house.attempt(job, 0, 1, f"a{number}"), deaths
+            return run_attempt(Attempt(order, f"a{number}", house.process)), deaths
         except Died:
             assert house.state.lost(order, f"a{number}", why)[0]
+            deaths = house.state.deaths(order)
     raise AssertionError("the search does not end")
 
 
@@ -124,7 +132,7 @@ def test_more_killers_than_a_shard_may_have(
     dying(monkeypatch, "infer", set(range(0, ROWS, 10)))
     job = submit(house, classifier, texts)
     outcome, deaths = attempts(house, job)
-    assert (outcome.how, len(deaths)) == ("skipped", 2 + 2 * 2 + 1)
+    assert (outcome, len(deaths)) == (None, 2 + 2 * 2 + 1)
     manifest = house.finish(job)
     assert manifest.status is JobStatus.FAILED
     assert manifest.lost[0].error.code == "worker_lost"
@@ -145,7 +153,8 @@ def test_a_model_that_ends_the_worker_that_loads_it_fails_the_job(
     monkeypatch.setattr(TextClassification, "load", crash)
     job = submit(house, classifier, texts, shard={"rows": 10})
     outcome, deaths = attempts(house, job, Loss.MEMORY_EXCEEDED)
-    assert (outcome.how, outcome.why, deaths, crashes) == ("skipped", "failing", [], house.settings.max_lost)
+    assert (outcome, deaths, crashes) == (None, [], house.settings.max_lost)
+    assert house.state.status(job.id) is JobStatus.FAILING
     manifest = house.finish(job)
     assert manifest.status is JobStatus.FAILED
     assert manifest.error is not None
@@ -156,23 +165,20 @@ def test_a_model_that_ends_the_worker_that_loads_it_fails_the_job(
 def test_shards_given_up_in_a_row_fail_the_job(house: House, classifier: Path, texts: Path) -> None:
     """Where every shard loses its workers, the job isn't taken through all of them; one that is done breaks the row."""
     job = submit(house, classifier, texts, shard={"rows": 5})
-    orders = [
-        ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=20) for shard in range(20)
-    ]
 
-    def give_up(order: ShardOrder) -> None:
-        for _ in range(house.settings.max_lost):
-            assert house.state.claim(order, "dies") == "claimed"
-            assert house.state.lost(order, "dies", Loss.MEMORY_EXCEEDED)[0]
+    def give_up(shard: int) -> None:
+        for number in range(house.settings.max_lost):
+            order, attempt = house.take(job, shard, f"dies-{shard}-{number}")
+            assert house.state.lost(order, attempt, Loss.MEMORY_EXCEEDED)[0]
 
-    for order in orders[:4]:
-        give_up(order)
-    house.state.claim(orders[4], "works")
-    house.state.commit(orders[4], "works", 5, {})
-    for order in orders[5:9]:
-        give_up(order)
+    for shard in range(4):
+        give_up(shard)
+    order, attempt = house.take(job, 4, "works")
+    house.state.commit(order, attempt, 5, {})
+    for shard in range(5, 9):
+        give_up(shard)
     assert house.state.status(job.id) is JobStatus.RUNNING
-    give_up(orders[9])
+    give_up(9)
     progress = house.state.progress(job.id)
     assert progress is not None
     assert progress.status is JobStatus.FAILING
@@ -245,7 +251,7 @@ def test_what_is_put_back_is_no_death(
 
     with monkeypatch.context() as broken:
         broken.setattr(house.process.storage, "create", away)
-        assert house.attempt(job, 0, 1).how == "put_back"
+        assert house.attempt(job, 0).how == "put_back"
     assert house.state.deaths(order) == []
     assert house.state.claim(order, "b") == "claimed"
     assert house.state.name_work(order, "b", (3, 9))

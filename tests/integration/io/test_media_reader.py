@@ -18,8 +18,9 @@ from schemas.plan import Shard
 from schemas.task import Kind
 from tests.servers import s3_client
 from workers.io import media_reader
+from workers.io.block import Block
 from workers.io.media_reader import MediaReader, ObjectReader
-from workers.io.parquet_reader import Block, ParquetReader
+from workers.io.parquet_reader import ParquetReader
 
 
 def seen(blocks: list[Block]) -> list[Any]:

@@ -54,8 +54,8 @@ def test_a_model_is_pinned_by_its_content(own: Path, texts: Path, tmp_path: Path
     assert {row["prediction"]["label"] for row in read_output(f"{tmp_path}/three")} == {"NEUTRAL"}
     assert {row["prediction"]["label"] for row in read_output(f"{tmp_path}/one")} != {"NEUTRAL"}
     fresh = House(settings)
-    shards = fresh.plan(waiting)
-    fresh.attempt(waiting, 0, shards)
+    fresh.plan(waiting)
+    fresh.attempt(waiting, 0)
     manifest = fresh.finish(waiting)
     assert manifest.status is JobStatus.FAILED
     assert manifest.error is not None

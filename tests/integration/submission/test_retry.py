@@ -20,7 +20,6 @@ from jobs.supervisor.recovery import Standing, rebuild
 from schemas.errors import RecordError, SpecError
 from schemas.job import AcceptedJob, Parent, parse_spec
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
-from schemas.shard import ShardOrder
 from tests import pictures
 from tests.checkpoints_vision import make_image_classifier
 from tests.integration.harness import House, read_output, spec_for, write_reviews
@@ -49,7 +48,7 @@ def failing(wrong: Callable[[int], bool]) -> Iterator[None]:
 def finished(house: House, job: AcceptedJob) -> Manifest:
     shards = house.plan(job)
     for shard in range(shards):
-        house.attempt(job, shard, shards, f"{job.id}-{shard}")
+        house.attempt(job, shard, f"{job.id}-{shard}")
     return house.finish(job)
 
 
@@ -169,9 +168,9 @@ def test_a_shard_that_was_lost_is_retried_whole(house: House, classifier: Path, 
 def test_what_a_cancelled_job_never_came_to_runs(house: House, classifier: Path, tmp_path: Path) -> None:
     file = write_reviews(tmp_path / "in.parquet", sentences(100), row_group=20)
     job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 30}))
-    shards = house.plan(job)
+    house.plan(job)
     with failing(lambda n: n == 40):
-        house.attempt(job, 1, shards)
+        house.attempt(job, 1)
     house.state.cancel(job.id)
     assert house.finish(job).status is JobStatus.CANCELLED
     _, again = retried(house, job, f"{tmp_path}/rest")
@@ -253,13 +252,10 @@ def test_any_tree_of_retries_reads_as_one(house: House, classifier: Path, tmp_pa
         with failing(lambda n: n in wrong):
             for shard in range(shards):
                 if chance.random() < lost:
-                    order = ShardOrder(
-                        job=current.id, task=current.spec.task, output=current.output, shard=shard, shards=shards
-                    )
-                    house.state.claim(order, "gone")
-                    house.state.fail_shard(order, "gone", ErrorInfo(code="x", message="lost"))
+                    order, attempt = house.take(current, shard, f"gone-{current.id}-{shard}")
+                    house.state.fail_shard(order, attempt, ErrorInfo(code="x", message="lost"))
                 else:
-                    assert house.attempt(current, shard, shards, f"{current.id}-{shard}").how == "committed"
+                    assert house.attempt(current, shard, f"{current.id}-{shard}").how == "committed"
         house.finish(current)
         for row in plain(house, current):
             assert expected.get(row["id"], ("", True))[1], "only what has no answer runs again"

@@ -20,7 +20,7 @@ from schemas.errors import Transient
 from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, part_name
 from schemas.manifest import JobStatus
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 from tests.integration.harness import House, read_output, spec_for
 from workers.tasks.text_classification import TextClassification
 
@@ -41,7 +41,7 @@ def go_on(house: House, job: AcceptedJob, id: str = "b") -> None:
     """What workers and the control process do for a job in Redis until it ends."""
     shards = house.plan(job)
     for shard in range(shards):
-        house.attempt(job, shard, shards, f"{id}{shard}")
+        house.attempt(job, shard, f"{id}{shard}")
     manifest = house.finish(job)
     assert (manifest.status, manifest.rows, manifest.shards) == (JobStatus.SUCCEEDED, 100, 4)
     assert [row["id"] for row in read_output(job.output)] == list(range(100))
@@ -52,9 +52,9 @@ def test_redis_lost_before_the_end(house: House, classifier: Path, texts: Path, 
     """Accepted, planned, half done, and done but for its manifest: what is done is not done again."""
     job = submit(house, classifier, texts)
     if done is not None:
-        shards = house.plan(job)
+        house.plan(job)
         for shard in range(done):
-            assert house.attempt(job, shard, shards, f"a{shard}").how == "committed"
+            assert house.attempt(job, shard, f"a{shard}").how == "committed"
     before = files(job)
     house.state._redis.flushall()
     assert rebuilt(house) == {job.id: Standing.ENTERED}
@@ -70,7 +70,7 @@ def test_redis_lost_between_the_manifest_and_its_end_in_redis(
     job = submit(house, classifier, texts)
     shards = house.plan(job)
     for shard in range(shards):
-        house.attempt(job, shard, shards, f"a{shard}")
+        house.attempt(job, shard, f"a{shard}")
 
     def flushed(state: State, *args: Any) -> None:
         state._redis.flushall()
@@ -115,7 +115,7 @@ def test_the_shard_in_hand_is_committed_by_whoever_had_it(
     house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(house, classifier, texts)
-    shards = house.plan(job)
+    house.plan(job)
 
     def lose() -> None:
         house.state._redis.flushall()
@@ -123,7 +123,7 @@ def test_the_shard_in_hand_is_committed_by_whoever_had_it(
         house.plan(job)
 
     interrupted_once(monkeypatch, lose)
-    assert house.attempt(job, 0, shards, "a").how == "committed"
+    assert house.attempt(job, 0, "a").how == "committed"
     progress = house.state.progress(job.id)
     assert progress is not None
     assert (progress.shards_done, progress.shards_running, progress.rows_done) == (1, 0, 30)
@@ -135,7 +135,7 @@ def test_the_shard_in_hand_waits_until_redis_is_rebuilt(
 ) -> None:
     house = House(settings.model_copy(update={"lease_s": 600}))
     job = submit(house, classifier, texts)
-    shards = house.plan(job)
+    house.plan(job)
     asked = threading.Event()
     reclaim = epoch.reclaim
 
@@ -154,7 +154,7 @@ def test_the_shard_in_hand_waits_until_redis_is_rebuilt(
     thread = threading.Thread(target=later)
     thread.start()
     interrupted_once(monkeypatch, house.state._redis.flushall)
-    assert house.attempt(job, 0, shards, "a").how == "committed"
+    assert house.attempt(job, 0, "a").how == "committed"
     thread.join()
     go_on(house, job)
 
@@ -166,7 +166,7 @@ def test_nothing_is_committed_where_redis_is_not_rebuilt(
     job = submit(house, classifier, texts)
     shards = house.plan(job)
     interrupted_once(monkeypatch, house.state._redis.flushall)
-    outcome = house.attempt(job, 0, shards, "a")
+    outcome = house.attempt(job, 0, "a")
     assert (outcome.how, outcome.why) == ("put_back", "LeaseLost: Redis was emptied, and not rebuilt in time")
     assert not Path(job.output, part_name(0, shards)).exists()
     rebuilt(house)
@@ -177,26 +177,24 @@ def test_another_worker_that_has_the_shard_by_then_keeps_it(
     house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(house, classifier, texts)
-    shards = house.plan(job)
+    house.plan(job)
 
     def lose() -> None:
         house.state._redis.flushall()
         rebuilt(house)
         house.plan(job)
-        order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=shards)
-        assert house.state.claim(order, "other") == "claimed"
+        house.take(job, 0, "other")
 
     interrupted_once(monkeypatch, lose)
-    outcome = house.attempt(job, 0, shards, "a")
+    outcome = house.attempt(job, 0, "a")
     assert (outcome.how, outcome.why) == ("put_back", "LeaseLost: another worker may have this shard by now")
 
 
 def test_a_lease_that_ran_out_is_not_taken_again(house: House, classifier: Path, texts: Path) -> None:
     """Only a lease that Redis forgot: of one that it took away somebody knows."""
     job = submit(house, classifier, texts)
-    shards = house.plan(job)
-    order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=shards)
-    assert house.state.claim(order, "a") == "claimed"
+    house.plan(job)
+    order, _ = house.take(job, 0, "a")
     house.state.put_back(order, "a")
     assert epoch.reclaim(house.state, order, "a", 0, 60) == "lost"
 
@@ -316,8 +314,8 @@ def test_a_plan_under_way_when_redis_is_lost_stands(
 def test_a_job_that_ended_is_not_run_on_by_a_redis_that_is_behind(house: House, classifier: Path, texts: Path) -> None:
     """Restored from a snapshot of before the job was cancelled: nothing may be written after its manifest."""
     job = submit(house, classifier, texts)
-    shards = house.plan(job)
-    house.attempt(job, 0, shards)
+    house.plan(job)
+    house.attempt(job, 0)
     before = [(key, raw(house).dump(key)) for key in raw(house).scan_iter("nightshift:*")]
     house.state.cancel(job.id)
     assert house.finish(job).status is JobStatus.CANCELLED
@@ -328,7 +326,7 @@ def test_a_job_that_ended_is_not_run_on_by_a_redis_that_is_behind(house: House, 
     assert house.state.status(job.id) is JobStatus.RUNNING
     assert rebuilt(house) == {}
     assert house.state.status(job.id) is JobStatus.CANCELLED
-    assert house.attempt(job, 1, shards).how == "skipped"
+    assert house.nothing_waits(job)
 
     house.state._redis.flushall()
     enqueue(job, house.state, house.broker)
@@ -341,8 +339,8 @@ def test_an_end_that_redis_was_lost_under_is_not_written(
 ) -> None:
     """The manifest of a cancelled job, while its parts are read: the cancel is forgotten, and the job goes on."""
     job = submit(house, classifier, texts)
-    shards = house.plan(job)
-    house.attempt(job, 0, shards)
+    house.plan(job)
+    house.attempt(job, 0)
     house.state.cancel(job.id)
 
     def lost(*args: Any) -> Any:

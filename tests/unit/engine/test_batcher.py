@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engine.batcher import Batcher, Budget, pack
+from workers.engine.batcher import Batcher, pack
 from workers.handler import Piece
+from workers.models.budget import Budget
 
 
 class OutOfMemory(Exception):

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import Permanent, RecordError
 from workers.engine.lazy_rounds import Round, rounds
-from workers.engine.runner import record_seed
+from workers.engine.record_identity import record_seed
 from workers.handler import Piece
 
 
