@@ -5,6 +5,7 @@ names; the environment wins. S3 credentials, region and endpoint come from AWS's
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
@@ -147,12 +148,16 @@ class Settings(BaseSettings):
         try:
             return cls(**overrides)
         except SettingsError as error:  # a list that is no JSON
-            raise SpecError.of("settings", f"{error}: {error.__cause__}; lists are written as JSON") from None
+            name = re.search(r'field "(\w+)"', str(error))
+            variable = f"NIGHTSHIFT_{name[1].upper()}" if name else "settings"
+            raise SpecError.of(variable, f'not JSON: {error.__cause__}; write a list as ["a", "b"]') from None
         except tomllib.TOMLDecodeError as error:
             raise SpecError.of("NIGHTSHIFT_SETTINGS", f"{file!r} is no TOML: {error}") from None
         except ValidationError as error:
             problems = [
-                Problem("NIGHTSHIFT_" + "_".join(map(str, item["loc"])).upper(), item["msg"])
+                Problem(
+                    "NIGHTSHIFT_" + "_".join(map(str, item["loc"])).upper(), item["msg"].removeprefix("Value error, ")
+                )
                 for item in error.errors(include_url=False, include_input=False)
             ]
             raise SpecError(problems) from None

@@ -74,6 +74,7 @@ def find_task(name: str) -> Task:
     broken = _offered()[1]
     if name in broken:
         raise SpecError.of("task", f"task {name!r} is installed, but {broken[name]}")
-    near = get_close_matches(name, [*by_name, *broken], n=1, cutoff=0.5)
+    known = [*by_name, *broken]
+    near = [one for one in known if len(name) > 2 and name.lower() in one] or get_close_matches(name, known, 1, 0.7)
     hint = f"did you mean {near[0]!r}?" if near else "known tasks: " + ", ".join(tasks)
     raise SpecError.of("task", f"unknown task {name!r}; {hint}")

@@ -56,7 +56,7 @@ def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch
         ("REDIS_URL", "redis://:[hunter2]@host", "not a Redis URL"),
         ("REDIS_URL", "redis://:hunter2\u2100@host", "not a Redis URL"),
         ("REDIS_URL", "redis://x:abc", "not a Redis URL"),
-        ("ALLOWED_INPUTS", "s3://raw/", "lists are written as JSON"),
+        ("ALLOWED_INPUTS", "s3://raw/", "write a list as"),
         ("HOME", "", "names no folder"),
     ],
 )
@@ -85,3 +85,22 @@ def test_the_settings_to_start_from_are_read(monkeypatch: pytest.MonkeyPatch) ->
     settings = Settings.read()
     assert (settings.allow_files, settings.allowed_inputs) == (False, ["s3://raw/"])
     assert settings.catalog_uri == "s3://annotated/_nightshift"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("REDIS_URL", "http://host", "NIGHTSHIFT_REDIS_URL: not a Redis URL; write redis://"),
+        (
+            "ALLOWED_INPUTS",
+            "s3://raw/",
+            "NIGHTSHIFT_ALLOWED_INPUTS: not JSON: Expecting value: line 1 column 1 (char 0); ",
+        ),
+        ("LEASE_S", "soon", "NIGHTSHIFT_LEASE_S: Input should be a valid number"),
+    ],
+)
+def test_an_error_names_the_variable(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"NIGHTSHIFT_{name}", value)
+    with pytest.raises(SpecError) as error:
+        Settings.read()
+    assert error.value.message.startswith(said)

@@ -42,6 +42,8 @@ def test_an_alias_is_written_as_the_task() -> None:
         ({"params": {"topk": 2}}, "params.topk", "did you mean 'top_k'"),
         ({"params": {"zzzzzz": 2}}, "params.zzzzzz", "known keys: top_k"),
         ({"task": "text-clasification"}, "task", "did you mean 'text-classification'"),
+        ({"task": "embed"}, "task", "did you mean 'embeddings'"),
+        ({"task": "nope"}, "task", "unknown task 'nope'; known tasks: "),
         ({"task": "zzz"}, "task", "known tasks"),
         ({"params": {"top_k": 0}}, "params.top_k", "greater than or equal to 1, not 0"),
         ({"params": {"top_k": "many"}}, "params.top_k", "not 'many'"),
