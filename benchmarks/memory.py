@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -99,7 +99,9 @@ def work(output: str, shards: int, numbers: list[int]) -> Iterator[dict[str, int
     models.get(context.accepted, context.handler)
     yield {"loaded": 1}
     process = SimpleNamespace(
-        state=SimpleNamespace(note_rate=lambda *_: None),
+        state=SimpleNamespace(shards=SimpleNamespace(deaths=lambda order: [])),
+        settings=settings,
+        note_rate=lambda job, rows_per_s: None,
         storage=storage,
         models=models,
         name="bench",
@@ -107,7 +109,9 @@ def work(output: str, shards: int, numbers: list[int]) -> Iterator[dict[str, int
         existing_report=lambda part, job: None,
         job=lambda job, output: context,
     )
-    lease = SimpleNamespace(check=lambda rows: None, check_for_commit=lambda: None)
+    lease = SimpleNamespace(
+        check=lambda rows: None, check_for_commit=lambda: None, loading=nullcontext, name=lambda rows: None
+    )
     for number in numbers:
         order = ShardOrder(job=context.accepted.id, task=context.task.id, output=output, shard=number, shards=shards)
         attempt = Attempt(order, f"bench-{number}", cast(Any, process))

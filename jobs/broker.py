@@ -102,7 +102,7 @@ class Broker:
         Called after each shard taken or put back, and by the sweep.
         """
         queue = task_queue(task.id)
-        missing = state.release(task.id, state.window(task.group), queue)
+        missing = state.shards.tickets_missing(task.id, state.workers.window(task.group), queue)
         for _ in range(missing):
             self._send(RUN_SHARD, queue, {"task": task.id})
         return missing

@@ -4,6 +4,7 @@
     ├── SpecError              what was asked for is wrong; nothing was queued
     ├── NotFound, AlreadyExists, AccessDenied    what a store answered about one object
     ├── ServiceUnavailable     Redis can't be reached from here
+    ├── StateLost              Redis has forgotten a job that has not ended
     ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
     ├── NotFinished            the job has no manifest yet: its results aren't final
     ├── Permanent              fails the job: trying again would fail again
@@ -72,6 +73,10 @@ class AccessDenied(NightshiftError):
 
 class ServiceUnavailable(NightshiftError):
     code = "service_unavailable"
+
+
+class StateLost(NightshiftError):
+    code = "state_lost"
 
 
 class Unauthenticated(NightshiftError):

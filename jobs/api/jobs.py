@@ -51,7 +51,7 @@ def cancel(asked: Submitting, id: Id) -> JobDetail:
     """Stop a job. Workers leave it at their next batch; the parts that are done stay, named by its manifest."""
 
     def stop(state: State, job: AcceptedJob) -> bool:
-        stopped = state.cancel(job.id)
+        stopped = state.jobs.cancel(job.id)
         if stopped:
             asked.service.broker.finish_job(job.id, job.output)
         return stopped
@@ -63,7 +63,7 @@ def cancel(asked: Submitting, id: Id) -> JobDetail:
 @in_lane("look")
 def pause(asked: Submitting, id: Id) -> JobDetail:
     """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished."""
-    return _changed(asked, id, lambda state, job: state.pause(job.id), "is not under way, or paused already")
+    return _changed(asked, id, lambda state, job: state.jobs.pause(job.id), "is not under way, or paused already")
 
 
 @router.post("/v1/jobs/{id}:continue", status_code=202, responses=answers(404, 409))
@@ -72,7 +72,7 @@ def continue_(asked: Submitting, id: Id) -> JobDetail:
     """Let a paused job go on."""
 
     def go_on(state: State, job: AcceptedJob) -> bool:
-        paused = state.unpause(job.id)
+        paused = state.jobs.resume(job.id)
         if paused:
             asked.service.broker.release(state, job.spec.task_schema)
         return paused

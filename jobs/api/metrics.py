@@ -62,13 +62,13 @@ class Metrics:
 def _seen(state: State) -> tuple[Counts[str], int, Counts[str]]:
     statuses: Counts[str] = Counts()
     shards = 0
-    for id in state.active_jobs():
-        progress = state.progress(id)
+    for id in state.jobs.active():
+        progress = state.jobs.progress(id)
         if progress is not None:
             statuses[progress.status] += 1
             shards += progress.shards_running
     processes: Counts[str] = Counts()
-    for worker in state.workers():
+    for worker in state.workers.alive():
         for group in worker.groups:
             processes[group] += worker.processes
     return statuses, shards, processes

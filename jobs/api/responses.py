@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from jobs.cli.follow import rate_of
-from jobs.state import Progress
+from jobs.state import Progress, rate_of
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus, Manifest

@@ -15,7 +15,7 @@ from jobs.api.service import Reading, Service
 from jobs.api.thread_pools import in_lane
 from jobs.results.read import CURSOR, Place, batches_from, ipc_stream, limited, numbered, only_errors, page
 from jobs.results.with_retries import merged_batches
-from jobs.state.tenants import ShardsNow, shards_now
+from jobs.state import ShardsNow
 from jobs.storage import ObjectInfo
 from jobs.storage.job_folder import list_parts, read_manifest
 from schemas.errors import NotFound, ServiceUnavailable, SpecError
@@ -179,7 +179,7 @@ def _now(job: AcceptedJob, numbers: list[int], service: Service) -> tuple[Shards
         done = {part.shard for part in manifest.parts}
         return ShardsNow(done, set(), {lost.shard: lost.error for lost in manifest.lost}), False
     try:
-        return service.ask(lambda state: shards_now(state, job.id, numbers)), False
+        return service.ask(lambda state: state.shards.now(job.id, numbers)), False
     except ServiceUnavailable:
         return ShardsNow({shard for shard, _ in list_parts(job.output, service.storage)}, set(), {}), True
 

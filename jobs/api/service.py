@@ -20,7 +20,6 @@ from jobs.api.tokens import Scope
 from jobs.broker import Broker
 from jobs.settings import Settings
 from jobs.state import Progress, State
-from jobs.state.tenants import running_jobs
 from jobs.storage import Storage
 from jobs.storage.catalog import find_in_catalog
 from jobs.storage.job_folder import read_job, read_manifest
@@ -110,7 +109,7 @@ class Service:
         limit = who.max_running_jobs
         if limit is None:
             return
-        running = self.ask(lambda state: running_jobs(state, who.tenant))
+        running = self.ask(lambda state: state.jobs.count_active(who.tenant))
         if running >= limit:
             raise TooManyRequests(f"{running} of your jobs are under way, and you may have {limit}", 30)
 
@@ -138,7 +137,7 @@ class Service:
     def progress(self, job: AcceptedJob) -> tuple[Progress | None, bool]:
         """What Redis knows of the job, and whether it answered at all."""
         try:
-            return self.ask(lambda state: state.progress(job.id)), True
+            return self.ask(lambda state: state.jobs.progress(job.id)), True
         except ServiceUnavailable:
             return None, False
 
@@ -169,7 +168,7 @@ class Service:
 
     def _seen(self, jobs: Sequence[str]) -> list[Seen]:
         try:
-            return [(progress, True) for progress in self.ask(lambda state: state.progress_of(jobs))]
+            return [(progress, True) for progress in self.ask(lambda state: state.jobs.progress_of(jobs))]
         except ServiceUnavailable:
             return [(None, False)] * len(jobs)
 

@@ -118,7 +118,7 @@ def plan(asked: Submitting, body: Body) -> PlanView:
     spec = _spec(asked, body)
     checked = _validated(asked, spec)
     there = _there(asked, spec)
-    rate = service.ask(lambda state: state.rate(spec.task, spec.model))
+    rate = service.ask(lambda state: state.jobs.rate(spec.task, spec.model))
     try:
         made = planned(
             checked.spec, checked.columns, service.storage, service.settings_for(asked.who), shard_limits(spec, rate)
@@ -147,7 +147,7 @@ def plan(asked: Submitting, body: Body) -> PlanView:
 
 
 def _processes(state: State, group: str) -> int:
-    return sum(worker.processes for worker in state.workers() if group in worker.groups)
+    return sum(worker.processes for worker in state.workers.alive() if group in worker.groups)
 
 
 def _spec(asked: Asked, body: Any) -> JobSpec:

@@ -53,7 +53,7 @@ def _view(task: Task) -> TaskView:
 @in_lane("look")
 def workers(asked: Reading) -> WorkerList:
     """The workers that have reported within the last minute, and what they have in hand of your jobs."""
-    found = asked.service.ask(lambda state: state.workers())
+    found = asked.service.ask(lambda state: state.workers.alive())
     return WorkerList(workers=[_worker(one, asked) for one in found])
 
 

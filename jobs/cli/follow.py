@@ -3,13 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from jobs.logs import event
 from jobs.state import Progress, State
 from jobs.storage import Storage
 from jobs.storage.job_folder import read_manifest
-from schemas.errors import NightshiftError, ServiceUnavailable
+from schemas.errors import ServiceUnavailable, StateLost
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
@@ -18,29 +17,6 @@ _log = logging.getLogger(__name__)
 POLL_S = 0.25
 #: How long Redis may be away, or not know the job, before watching gives up.
 PATIENCE_S = 60.0
-
-
-class StateLost(NightshiftError):
-    """Redis has forgotten a job that has not ended."""
-
-    code = "state_lost"
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Records a second since the first shard began, and the seconds left at that rate; None where unknown yet."""
-
-    rows_per_s: float | None
-    left_s: float | None
-
-
-def rate_of(progress: Progress) -> Rate:
-    rows = progress.rows_done + progress.rows_live - progress.rows_before
-    elapsed = (progress.ended or progress.now) - progress.started if progress.started else 0.0
-    if not rows or elapsed <= 0:
-        return Rate(None, None)
-    speed = rows / elapsed
-    return Rate(speed, (progress.rows - progress.rows_before - rows) / speed)
 
 
 def watch(
@@ -55,7 +31,7 @@ def watch(
     while True:
         alive()
         try:
-            progress = state.progress(job.id)
+            progress = state.jobs.progress(job.id)
             unavailable_since = None
         except ServiceUnavailable:
             if unavailable_since is None:

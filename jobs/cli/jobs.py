@@ -9,11 +9,10 @@ import click
 
 from jobs.broker import Broker, make_app
 from jobs.cli.find_job import find_job
-from jobs.cli.follow import rate_of
 from jobs.cli.follow import watch as watch_job
 from jobs.cli.progress import describe, display
 from jobs.cli.run_job import conclude, json_option, quiet_settings
-from jobs.state import Progress, State
+from jobs.state import Progress, State, rate_of
 from jobs.storage import Storage
 from jobs.storage.job_folder import read_manifest
 from schemas.job import AcceptedJob
@@ -37,7 +36,7 @@ def status(job: str | None, as_json: bool) -> None:
     storage = Storage()
     found = find_job(job, storage, settings)
     manifest = read_manifest(found.output, storage)
-    progress = State(settings).progress(found.id) if manifest is None and settings.redis_url else None
+    progress = State(settings).jobs.progress(found.id) if manifest is None and settings.redis_url else None
     if as_json:
         click.echo(json.dumps(_as_json(found, progress, manifest)))
         return
@@ -60,7 +59,7 @@ def status(job: str | None, as_json: bool) -> None:
 
 
 def _all_active(state: State, as_json: bool) -> None:
-    found = [p for p in (state.progress(id) for id in state.active_jobs()) if p is not None]
+    found = [p for p in (state.jobs.progress(id) for id in state.jobs.active()) if p is not None]
     if as_json:
         click.echo(json.dumps([_progress_json(progress) for progress in found]))
         return
@@ -131,7 +130,7 @@ def cancel(job: str) -> None:
         click.echo(f"job {found.id} has ended already: {manifest.status}", err=True)
         sys.exit(1)
     state = State(settings)
-    if not state.cancel(found.id):
+    if not state.jobs.cancel(found.id):
         click.echo(f"job {found.id} is not under way; nothing to cancel", err=True)
         sys.exit(1)
     Broker(make_app(settings, "cli")).finish_job(found.id, found.output)

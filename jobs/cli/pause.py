@@ -27,7 +27,7 @@ def pause(job: str) -> None:
     nightshift pause 20261120-031500-k3v9x2
     """
     settings, found = _found(job)
-    if not State(settings).pause(found.id):
+    if not State(settings).jobs.pause(found.id):
         click.echo(f"job {found.id} is not under way, or paused already", err=True)
         sys.exit(1)
     click.echo(f"paused {found.id}; go on with: nightshift continue {found.id}")
@@ -43,7 +43,7 @@ def continue_(job: str) -> None:
     """
     settings, found = _found(job)
     state = State(settings)
-    if not state.unpause(found.id):
+    if not state.jobs.resume(found.id):
         click.echo(f"job {found.id} is not paused", err=True)
         sys.exit(1)
     Broker(make_app(settings, "cli")).release(state, found.spec.task_schema)

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import click
 
-from jobs.cli.follow import rate_of
-from jobs.state import Progress
+from jobs.state import Progress, rate_of
 from schemas.manifest import JobStatus
 
 #: Seconds between two plain lines while little changes.

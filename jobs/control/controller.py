@@ -10,8 +10,7 @@ from jobs.logs import bound, event
 from jobs.planning.planner import PlanSize, planned, read_plan_size, shard_limits, write_plan
 from jobs.recover import committed
 from jobs.settings import Settings
-from jobs.state import Progress, State, webhook_queue
-from jobs.state.locks import alone
+from jobs.state import Progress, State
 from jobs.storage import Storage
 from jobs.storage.catalog import mark_ended
 from jobs.storage.job_folder import read_job, read_manifest, write_manifest
@@ -37,14 +36,14 @@ class Control:
 
     def plan_job(self, job: str, output: str) -> None:
         """Write the job's plan if it has none, take up the parts it has, and release its first shards."""
-        with bound(job=job), alone(self._state, f"plan:{job}", self._name, self._settings.lease_s) as is_alone:
-            if not is_alone or self._state.status(job) is not JobStatus.PLANNING:
+        with bound(job=job), self._state.locks.alone(f"plan:{job}", self._name, self._settings.lease_s) as is_alone:
+            if not is_alone or self._state.jobs.status(job) is not JobStatus.PLANNING:
                 return
             started = time.monotonic()
             try:
                 ended = read_manifest(output, self._storage)
                 if ended is not None:  # while Redis was being rebuilt, say
-                    self._state.finish(job, ended.status)
+                    self._state.jobs.finish(job, ended.status)
                     return
                 accepted = self._job(output)
                 size = self._plan(accepted)
@@ -63,7 +62,7 @@ class Control:
                 done=len(done.shards),
                 seconds=time.monotonic() - started,
             )
-            if self._state.start(job, size.shards, size.rows, limit, done.shards, done.rows, done.errors):
+            if self._state.jobs.start(job, size.shards, size.rows, limit, done.shards, done.rows, done.errors):
                 self._broker.finish_job(job, output)
             self._broker.release(self._state, accepted.spec.task_schema)
 
@@ -76,7 +75,7 @@ class Control:
         if isinstance(error, Transient) and self._may_pass(job):
             return
         code = error.code if isinstance(error, NightshiftError) else "internal"
-        if self._state.fail(job, ErrorInfo(code=code, message=message)):
+        if self._state.jobs.fail(job, ErrorInfo(code=code, message=message)):
             self._broker.finish_job(job, output)
 
     def _may_pass(self, job: str) -> bool:
@@ -86,10 +85,10 @@ class Control:
         so that a store that is away for a while costs a job no more in planning than it would in a shard.
         """
         counting, owner = f"plan_fault:{job}", f"{self._name}-{time.monotonic()}"
-        if not self._state.lock(counting, owner, 1):
+        if not self._state.locks.take(counting, owner, 1):
             return True
-        tries = self._state.plan_tried(job)
-        self._state.lock(counting, owner, min(300.0, 2.0**tries))
+        tries = self._state.jobs.plan_tried(job)
+        self._state.locks.take(counting, owner, min(300.0, 2.0**tries))
         return tries < self._settings.max_transient
 
     def _job(self, output: str) -> AcceptedJob:
@@ -102,15 +101,15 @@ class Control:
         try:
             return read_plan_size(job.output, self._storage)
         except NotFound:
-            limits = shard_limits(job.spec, self._state.rate(job.spec.task, job.spec.model))
+            limits = shard_limits(job.spec, self._state.jobs.rate(job.spec.task, job.spec.model))
             plan = planned_retry(job.parent, self._storage, limits) if job.parent else None
             plan = plan or planned(job.spec, None, self._storage, self._settings, limits)
             return write_plan(job.output, plan, self._storage, self._name)
 
     def finish_job(self, job: str, output: str) -> None:
         """Write the job's manifest if it has none, from what storage holds."""
-        with bound(job=job), alone(self._state, f"finish:{job}", self._name, self._settings.lease_s) as is_alone:
-            progress = self._state.progress(job)
+        with bound(job=job), self._state.locks.alone(f"finish:{job}", self._name, self._settings.lease_s) as is_alone:
+            progress = self._state.jobs.progress(job)
             if not is_alone or progress is None or not progress.finishable:
                 return
             try:
@@ -122,10 +121,10 @@ class Control:
                 event(_log, "finish_failed", logging.WARNING, error=error.message)
                 return
             if notify:  # before the end is noted: until then the sweep has all of this done again
-                webhook_queue.add(self._state, job, output)
+                self._state.webhooks.add(job, output)
             else:  # a job with a webhook is marked once that is settled
                 self._mark_ended(job)
-            self._state.finish(job, manifest.status)
+            self._state.jobs.finish(job, manifest.status)
             event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
             if notify:
                 self.notify_job(job, output)
@@ -138,8 +137,8 @@ class Control:
 
     def _manifest(self, job: str, output: str, progress: Progress) -> Manifest | None:
         """The job's manifest, written. None where Redis was lost while the parts were read, and the job may go on."""
-        made = make_manifest(self._job(output), progress, self._state.failed_shards(job), self._storage)
-        now = self._state.progress(job)
+        made = make_manifest(self._job(output), progress, self._state.jobs.failed_shards(job), self._storage)
+        now = self._state.jobs.progress(job)
         if now is None or not now.finishable:
             return None
         return write_manifest(made, output, self._storage, self._name)

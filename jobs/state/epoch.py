@@ -1,55 +1,41 @@
-"""Redis lost and rebuilt: how a Redis that may have forgotten jobs is known, and a lease that outlives it.
+"""The epoch: how a Redis that may have forgotten jobs is recognised.
 
-A whole Redis bears, as its epoch, the run id of the server process that every unfinished job was entered into. One
-that was emptied has no epoch; one that was restarted from a snapshot, or was a replica, has another process's.
+The epoch of a whole Redis is the run id of the server process that every unfinished job was entered into. A Redis that
+was emptied has no epoch. One that was restarted from a snapshot, or was a replica, has the run id of another process.
 """
 
 import secrets
 from dataclasses import dataclass
 
-from jobs.state import State, _guarded
-from schemas.shard import ShardOrder
-
-_EPOCH = "nightshift:epoch"
-_REBUILDING = "nightshift:rebuilding"
+from jobs.state.connection import Connection
 
 
 @dataclass(frozen=True)
 class Rebuilding:
-    """A rebuilding under way: what is noted at its end counts only for the server process that it began with."""
+    """A rebuilding under way. Its end counts only for the server process that it began with."""
 
     token: str
     run: str
 
 
-@_guarded
-def is_whole(state: State) -> bool:
-    """Whether every unfinished job was entered into this Redis since it was started."""
-    found: str | None = state._redis.get(_EPOCH)
-    return found is not None and found == _run_id(state)
+class Epoch:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.redis
 
+    def is_whole(self) -> bool:
+        """Return whether every unfinished job was entered into this Redis since it was started."""
+        found: str | None = self._redis.get("nightshift:epoch")
+        return found is not None and found == self._run_id()
 
-@_guarded
-def begin(state: State) -> Rebuilding:
-    begun = Rebuilding(secrets.token_hex(8), _run_id(state))
-    state._redis.set(_REBUILDING, begun.token)
-    return begun
+    def begin(self) -> Rebuilding:
+        begun = Rebuilding(secrets.token_hex(8), self._run_id())
+        self._redis.set("nightshift:rebuilding", begun.token)
+        return begun
 
+    def end(self, begun: Rebuilding) -> bool:
+        """Note that Redis is whole. Return False if it was emptied meanwhile, or another rebuilding began."""
+        return bool(self._connection.run("epoch_set", token=begun.token, run_id=begun.run))
 
-@_guarded
-def end(state: State, begun: Rebuilding) -> bool:
-    """Note that Redis is whole. False where it was emptied meanwhile, or another rebuilding began."""
-    return bool(state._run("epoch_set", begun.token, begun.run))
-
-
-@_guarded
-def reclaim(state: State, order: ShardOrder, attempt: str, age_s: float, lease_s: float) -> str:
-    """Take a lease again that is `age_s` old and that Redis doesn't know, where Redis was emptied since.
-
-    The job's status, `unknown` where the job has not been entered again yet, `lost` where the lease is another's.
-    """
-    return str(state._run("shard_reclaim", order.job, order.shard, attempt, lease_s, age_s))
-
-
-def _run_id(state: State) -> str:
-    return str(state._redis.info("server").get("run_id", ""))
+    def _run_id(self) -> str:
+        return str(self._redis.info("server").get("run_id", ""))

@@ -1,10 +1,10 @@
-"""What Redis tells of a job and of the workers, as values."""
+"""How far a job is, as Redis tells it, and how fast it goes."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from schemas.heartbeat import Loss
+from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.task import Group
 from schemas.tasks import all_tasks
@@ -14,7 +14,7 @@ from schemas.tasks import all_tasks
 class Progress:
     """A job as Redis sees it now. `rows_done` counts committed rows, `rows_live` those done in uncommitted shards.
 
-    Times are Unix seconds by Redis's clock; None where that hasn't happened yet.
+    Times are Unix seconds by Redis's clock; None if that hasn't happened yet.
     """
 
     job: str
@@ -28,7 +28,7 @@ class Progress:
     rows: int
     rows_done: int
     rows_live: int
-    #: Rows that were committed before Redis was told of the job: by an earlier run of it.
+    #: Rows that were committed before Redis was told of the job, by an earlier run of it.
     rows_before: int
     errors: dict[str, int]
     #: Worker processes that were lost over its shards so far, and why the last one was.
@@ -39,7 +39,7 @@ class Progress:
     started: float | None
     ended: float | None
     now: float
-    #: The group of workers that the job waits for, where none serves it.
+    #: The group of workers that the job waits for, if no worker serves it.
     waits_for: str | None
 
     @property
@@ -51,12 +51,15 @@ class Progress:
 
 
 def progress_from(job: str, told: Sequence[Any], now: float, groups: Callable[[], Collection[str]]) -> Progress | None:
-    """A job's progress, of what Redis told; None where it knows none. `groups` are those that workers serve."""
+    """Return a job's progress from what Redis told, or None if Redis doesn't know the job.
+
+    `groups` returns the groups that workers serve.
+    """
     fields, live, errors, held, failed = told
     if not fields:
         return None
     status = JobStatus(fields["status"])
-    # A task that this process has not: one of another version, or of somebody's own workers.
+    # None for a task that this process doesn't have: one of another version, or of a user's own workers.
     known = all_tasks().get(fields["task"])
     needed = Group.CONTROL if status is JobStatus.PLANNING else known.group if known else None
     idle = not status.final and status is not JobStatus.PAUSED and not held
@@ -90,14 +93,18 @@ def progress_from(job: str, told: Sequence[Any], now: float, groups: Callable[[]
 
 
 @dataclass(frozen=True)
-class WorkerInfo:
-    """A supervisor that has reported within the last minute, and how many shards it can run at once.
+class Rate:
+    """Records a second since the first shard began, and the seconds left at that rate; None if not known yet."""
 
-    `work` are the orders of the shards that its processes have in hand.
-    """
+    rows_per_s: float | None
+    left_s: float | None
 
-    name: str
-    groups: list[str]
-    processes: int
-    devices: list[str] = field(default_factory=list)
-    work: list[dict[str, Any]] = field(default_factory=list)
+
+def rate_of(progress: Progress) -> Rate:
+    """Return how fast the job has gone so far."""
+    rows = progress.rows_done + progress.rows_live - progress.rows_before
+    elapsed = (progress.ended or progress.now) - progress.started if progress.started else 0.0
+    if not rows or elapsed <= 0:
+        return Rate(None, None)
+    speed = rows / elapsed
+    return Rate(speed, (progress.rows - progress.rows_before - rows) / speed)

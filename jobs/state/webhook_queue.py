@@ -1,43 +1,49 @@
 """Webhooks that are due, in Redis: a job from the moment its manifest stands until its webhook is settled.
 
-Lost with Redis, they are found again by the catalog: a job with a webhook is marked as ended only once that is settled.
+If Redis is lost, the catalog finds them again: a job with a webhook is marked as ended only once that is settled.
 """
 
-from jobs.state import State, _guarded
+from jobs.state.connection import Connection
+
+_DUE = "nightshift:notices"
 
 
-@_guarded
-def add(state: State, job: str, output: str) -> None:
-    """Note that a job has ended that wants a webhook. One that is noted stays as it is."""
-    state._run("webhook_add", job, output)
+class WebhookQueue:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._redis = connection.redis
+
+    def add(self, job: str, output: str) -> None:
+        """Note that a job has ended that wants a webhook. A job that is noted already stays as it is."""
+        now = self._connection.now()
+        with self._redis.pipeline() as pipe:
+            pipe.hsetnx(_key(job), "output", output)
+            pipe.zadd(_DUE, {job: now}, nx=True)
+            pipe.execute()
+
+    def take_due(self, lease_s: float) -> list[tuple[str, str]]:
+        """Return jobs whose webhook is due, and their outputs; each is due again after `lease_s`, unless settled."""
+        return [(job, output) for job, output in self._connection.run("webhook_due", lease=lease_s)]
+
+    def begin(self, job: str) -> int | None:
+        """Count a try and return how many there were. Return None if the job's webhook is settled."""
+        return int(self._connection.run("webhook_begin", job=job)) or None
+
+    def again(self, job: str, delay_s: float) -> None:
+        """Make the job's webhook due after so long, unless it is settled."""
+        self._redis.zadd(_DUE, {job: self._connection.now() + delay_s}, xx=True)
+
+    def settle(self, job: str) -> None:
+        """Forget the job's webhook: it was delivered, or given up."""
+        with self._redis.pipeline() as pipe:
+            pipe.zrem(_DUE, job)
+            pipe.delete(_key(job))
+            pipe.execute()
+
+    def waiting(self) -> int:
+        """Return how many webhooks are not settled."""
+        return int(self._redis.zcard(_DUE))
 
 
-@_guarded
-def take_due(state: State, lease_s: float) -> list[tuple[str, str]]:
-    """Jobs whose webhook is due, and their outputs; each is due again after `lease_s`, unless it is settled by then."""
-    return [(job, output) for job, output in state._run("webhook_due", lease_s)]
-
-
-@_guarded
-def begin(state: State, job: str) -> int | None:
-    """Count a try; how many that makes. None where the job's webhook is settled."""
-    tries = int(state._run("webhook_tried", job))
-    return tries or None
-
-
-@_guarded
-def again(state: State, job: str, delay_s: float) -> None:
-    """Make the job's webhook due after so long."""
-    state._run("webhook_later", job, delay_s)
-
-
-@_guarded
-def settle(state: State, job: str) -> None:
-    """Forget the job's webhook: it was delivered, or given up."""
-    state._run("webhook_settle", job)
-
-
-@_guarded
-def waiting(state: State) -> int:
-    """How many webhooks are not settled."""
-    return int(state._redis.zcard("nightshift:notices"))
+def _key(job: str) -> str:
+    return f"nightshift:notice:{job}"

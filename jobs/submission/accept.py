@@ -154,7 +154,7 @@ def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
     """Enter an accepted job in Redis and ask for its plan. False where it is known there: it goes on as it is."""
     spec = job.spec
     accepted = job.accepted_at.timestamp()
-    if not state.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key):
+    if not state.jobs.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key):
         return False
     broker.plan_job(job.id, job.output)
     return True

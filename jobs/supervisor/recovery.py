@@ -15,8 +15,7 @@ from jobs.broker import Broker
 from jobs.logs import event
 from jobs.parallel_map import ahead
 from jobs.settings import Settings
-from jobs.state import State, epoch, webhook_queue
-from jobs.state.locks import alone
+from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import find_in_catalog, mark_ended, not_marked
 from jobs.storage.job_folder import read_job, read_manifest
@@ -106,11 +105,11 @@ def _over(storage: Storage, output: str) -> Manifest | None:
 
 def _end_what_ended(state: State, storage: Storage) -> None:
     """End in Redis what has a manifest: one restored from a snapshot may run a job that has ended since."""
-    known = [progress for progress in map(state.progress, state.active_jobs()) if progress is not None]
+    known = [progress for progress in map(state.jobs.progress, state.jobs.active()) if progress is not None]
     ends = ahead(partial(_over, storage), [progress.output for progress in known], _READERS)
     for progress, manifest in zip(known, ends, strict=True):
         if manifest is not None:
-            state.finish(progress.job, manifest.status)
+            state.jobs.finish(progress.job, manifest.status)
 
 
 def rebuild(state: State, broker: Broker, storage: Storage, settings: Settings) -> Iterator[Seen]:
@@ -119,7 +118,7 @@ def rebuild(state: State, broker: Broker, storage: Storage, settings: Settings) 
     Once all are through, Redis counts as whole, unless a job's storage was away or Redis was emptied meanwhile.
     May run twice, or at once elsewhere. Raises ServiceUnavailable where Redis is away, Transient where the catalog is.
     """
-    begun = epoch.begin(state)
+    begun = state.epoch.begin()
     _end_what_ended(state, storage)
     whole = True
     for seen in unfinished(storage, settings.catalog_uri):
@@ -128,11 +127,11 @@ def rebuild(state: State, broker: Broker, storage: Storage, settings: Settings) 
             yield Seen(seen.id, seen.output, Standing.ENTERED if entered else Standing.KNOWN, seen.job)
         else:
             if seen.standing is Standing.UNTOLD:
-                webhook_queue.add(state, seen.id, seen.output)
+                state.webhooks.add(seen.id, seen.output)
             whole = whole and seen.standing is not Standing.AWAY
             yield seen
     if whole:
-        epoch.end(state, begun)
+        state.epoch.end(begun)
 
 
 def rebuild_if_new(state: State, broker: Broker, storage: Storage, settings: Settings, name: str) -> None:
@@ -140,10 +139,10 @@ def rebuild_if_new(state: State, broker: Broker, storage: Storage, settings: Set
 
     Raises Transient where the storage of a job is away: then it is to be done again.
     """
-    if epoch.is_whole(state):
+    if state.epoch.is_whole():
         return
-    with alone(state, "rebuild", name, settings.lease_s) as is_alone:
-        if not is_alone or epoch.is_whole(state):
+    with state.locks.alone("rebuild", name, settings.lease_s) as is_alone:
+        if not is_alone or state.epoch.is_whole():
             return
         counts: Counter[Standing] = Counter()
         for seen in rebuild(state, broker, storage, settings):

@@ -87,7 +87,7 @@ class Supervisor:
             self._processes.stop(self._settings.grace_s)
         try:
             self._oversight.put_back()
-            self._state.forget_worker(self._name)
+            self._state.workers.forget(self._name)
         except ServiceUnavailable as error:
             event(_log, "redis_away", logging.WARNING, error=error.message)
         self._processes.remove_files()
@@ -106,7 +106,7 @@ class Supervisor:
         while True:
             try:
                 in_hand = self._oversight.in_hand()
-                self._state.report_worker(self._name, processes.groups, processes.workers, processes.devices, in_hand)
+                self._state.workers.report(self._name, processes.groups, processes.workers, processes.devices, in_hand)
                 sweep(self._state, self._broker, self._settings, self._name)
             except ServiceUnavailable as error:
                 event(_log, "sweep_failed", logging.WARNING, error=error.message)

@@ -83,7 +83,7 @@ class Oversight:
     def _lost(self, work: WorkInHand, file: Path) -> None:
         order = work.order
         why = self._ended.get(work.attempt, Loss.WORKER_LOST)
-        held, finish = self._state.lost(order, work.attempt, why)
+        held, finish = self._state.shards.lost(order, work.attempt, why)
         file.unlink(missing_ok=True)
         self._ended.pop(work.attempt, None)
         if not held:
@@ -103,7 +103,7 @@ class Oversight:
         """Give back what processes had in hand that were ended because this worker stops: no fault of the shards."""
         for file in self._folder.glob("*.work"):
             found = read_work(_read(file))
-            if found is not None and self._state.put_back(found[0].order, found[0].attempt):
+            if found is not None and self._state.shards.requeue(found[0].order, found[0].attempt):
                 self._broker.finish_job(found[0].order.job, found[0].order.output)
 
 

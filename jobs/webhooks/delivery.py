@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 from jobs.logs import bound, event
 from jobs.settings import Settings
-from jobs.state import State, webhook_queue
-from jobs.state.locks import alone
+from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import is_marked, mark_ended
 from jobs.storage.job_folder import read_job, read_manifest
@@ -73,7 +72,7 @@ class Notifier:
         Raises ServiceUnavailable or Transient where Redis or the storage is away; it is then due again.
         """
         owner = secrets.token_hex(8)
-        with bound(job=job), alone(self._state, f"notify:{job}", owner, self._settings.lease_s) as is_alone:
+        with bound(job=job), self._state.locks.alone(f"notify:{job}", owner, self._settings.lease_s) as is_alone:
             if not is_alone:
                 return
             try:
@@ -83,9 +82,9 @@ class Notifier:
                 self._settle(job)
                 return
             if accepted.spec.notify is None or is_marked(job, self._storage, self._settings.catalog_uri):
-                webhook_queue.settle(self._state, job)
+                self._state.webhooks.settle(job)
                 return
-            tries = webhook_queue.begin(self._state, job)
+            tries = self._state.webhooks.begin(job)
             if tries is not None:
                 self._try(accepted, manifest, tries)
 
@@ -118,7 +117,7 @@ class Notifier:
             self._settle(job.id)
         else:
             event(_log, "webhook_failed", logging.WARNING, host=host, tries=tries, next_s=wait, error=why)
-            webhook_queue.again(self._state, job.id, wait)
+            self._state.webhooks.again(job.id, wait)
 
     def _send(self, job: AcceptedJob, manifest: Manifest, host: str) -> int:
         settings = self._settings
@@ -136,4 +135,4 @@ class Notifier:
             mark_ended(job, self._storage, self._settings.catalog_uri)
         except NightshiftError as error:
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
-        webhook_queue.settle(self._state, job)
+        self._state.webhooks.settle(job)

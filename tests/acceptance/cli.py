@@ -75,7 +75,7 @@ def stopped_in_a_shard(worker: "subprocess.Popen[bytes]", state: State, job: str
     stopped: list[psutil.Process] = []
 
     def half_done() -> bool:
-        seen = state.progress(job)
+        seen = state.jobs.progress(job)
         return bool(seen and seen.shards_done >= done and seen.rows_live)
 
     def caught() -> bool:

@@ -41,7 +41,7 @@ class JobsOfEveryState:
 
     def _run(self, job: AcceptedJob, shards: int) -> str:
         for shard in range(shards):
-            self._house.attempt(job, shard, shards, f"{job.id}-{shard}")
+            self._house.attempt(job, shard, f"{job.id}-{shard}")
         self._house.finish(job)
         return job.id
 
@@ -62,9 +62,9 @@ class JobsOfEveryState:
     def _cancelled(self) -> str:
         """With a part."""
         job = self._house.submit(self._spec())
-        shards = self._house.plan(job)
-        self._house.attempt(job, 0, shards, f"{job.id}-0")
-        self._house.state.cancel(job.id)
+        self._house.plan(job)
+        self._house.attempt(job, 0, f"{job.id}-0")
+        self._house.state.jobs.cancel(job.id)
         self._house.finish(job)
         return job.id
 
@@ -76,7 +76,7 @@ class JobsOfEveryState:
         if state != "planning":
             house.plan(job)
         if state == "paused":
-            house.state.pause(job.id)
+            house.state.jobs.pause(job.id)
         return job
 
     def tend(self) -> None:
@@ -94,7 +94,7 @@ class JobsOfEveryState:
         whole.replace(self.file)
 
     def _now(self, job: AcceptedJob) -> str:
-        progress = self._house.state.progress(job.id)
+        progress = self._house.state.jobs.progress(job.id)
         return "stopped" if progress is None else str(progress.status)
 
 

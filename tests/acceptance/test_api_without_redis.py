@@ -50,7 +50,7 @@ def test_every_route_while_redis_is_away(settings: Settings, classifier: Path, t
     jobs = [house.submit(spec_for(classifier, file, str(tmp_path / name))) for name in ("ended", "waiting")]
     for job in jobs:
         assert house.plan(job) == 1
-    house.attempt(jobs[0], 0, 1)
+    house.attempt(jobs[0], 0)
     house.finish(jobs[0])
     ended, waiting = (job.id for job in jobs)
     expected = {

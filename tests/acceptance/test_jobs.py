@@ -185,7 +185,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard(
         for member in family:
             member.kill()
         psutil.wait_procs(family)
-    progress = state.progress(job)
+    progress = state.jobs.progress(job)
     assert progress is not None
     assert progress.shards_running == 1, "the dead worker's lease still stands"
     for lease in state._redis.zrange("nightshift:leases", 0, -1):
@@ -222,7 +222,7 @@ def test_a_stopped_worker_puts_its_shard_back(
         at = options(slow_classifier, file, tmp_path / "out")
         job = nightshift("submit", *at, "--set", "shard.rows=200").out.strip()
         child = stopped_in_a_shard(process, state, job)
-        before = state.progress(job)
+        before = state.jobs.progress(job)
         assert before is not None
         told_to_stop = Path(child.environ()["NIGHTSHIFT_STOP_FILE"])
         process.send_signal(signal.SIGTERM)
@@ -230,7 +230,7 @@ def test_a_stopped_worker_puts_its_shard_back(
         child.resume()
         assert process.wait(120) == 0
     assert [e["why"] for e in events(log, "shard_put_back")]
-    progress = state.progress(job)
+    progress = state.jobs.progress(job)
     assert progress is not None
     assert (progress.shards_running, progress.shards_done) == (0, before.shards_done), "it begins no other"
     assert (progress.shards_failed, progress.workers_lost) == (0, 0)

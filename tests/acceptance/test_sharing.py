@@ -30,28 +30,28 @@ def test_three_shards_behind_a_job_of_many(settings: Settings, state: State, cla
     log = tmp_path / "worker.log"
     with worker(log, "--groups", "text") as process, worker(tmp_path / "control.log", "--groups", "control"):
         big = submit(classifier, long, tmp_path / "big", "--set", "shard.rows=1")
-        wait_for("the long job is under way", lambda: (p := state.progress(big)) and p.shards_done > 10)
+        wait_for("the long job is under way", lambda: (p := state.jobs.progress(big)) and p.shards_done > 10)
         computes = psutil.Process(process.pid).children(recursive=True)
         for member in computes:
             member.suspend()
         small = submit(classifier, short, tmp_path / "small", "--set", "shard.rows=1")
-        wait_for("the short job is planned", lambda: (p := state.progress(small)) and p.shards == 3)
+        wait_for("the short job is planned", lambda: (p := state.jobs.progress(small)) and p.shards == 3)
         before_it = len(events(log, "shard_committed"))
         for member in computes:
             member.resume()
         assert nightshift("watch", small).code == 0
-        assert state.status(big) is JobStatus.RUNNING
+        assert state.jobs.status(big) is JobStatus.RUNNING
 
         assert nightshift("pause", big).out == f"paused {big}; go on with: nightshift continue {big}\n"
-        wait_for("the shard in hand is done", lambda: (p := state.progress(big)) and not p.shards_running)
+        wait_for("the shard in hand is done", lambda: (p := state.jobs.progress(big)) and not p.shards_running)
         told = nightshift("status", big).out
         assert "status   paused\n" in told
         assert f"go on with: nightshift continue {big}" in told
-        before = state.progress(big)
+        before = state.jobs.progress(big)
         assert before is not None
         assert nightshift("pause", big).code == 1
         assert nightshift("continue", big).out == f"continuing {big}\n"
-        wait_for("it goes on", lambda: (p := state.progress(big)) and p.shards_done > before.shards_done)
+        wait_for("it goes on", lambda: (p := state.jobs.progress(big)) and p.shards_done > before.shards_done)
         assert nightshift("continue", big).code == 1
 
         nightshift("pause", big)

@@ -56,7 +56,7 @@ def test_clocks_two_hours_apart(stage: Stage, note: Note) -> None:
         stage.worker("--groups", "text,control", FAULTS_CLOCK_S="-7200"),
         stage.worker("--groups", "text,control", FAULTS_CLOCK_S="108000"),
     ):
-        wait_for("all three report", lambda: len(stage.state.workers()) == 3, timeout_s=120)
+        wait_for("all three report", lambda: len(stage.state.workers.alive()) == 3, timeout_s=120)
         job = stage.job("job", 200, params={"batch_ms": 100})
         ended = stage.ended(job)
     manifest = stage.check(ended, job)
@@ -69,7 +69,8 @@ def test_many_finishers_write_one_manifest(stage: Stage, note: Note) -> None:
     """Eight at once, against a cancel: whichever way it ends, it ends once."""
     with stage.worker():
         job = stage.job("job", 20)
-        wait_for("all parts", lambda: (p := stage.state.progress(job.id)) and p.shards and p.shards_done == p.shards)
+        progress = stage.state.jobs.progress
+        wait_for("all parts", lambda: (p := progress(job.id)) and p.shards and p.shards_done == p.shards)
         start = threading.Barrier(9)
 
         def finish(number: int) -> None:
@@ -79,7 +80,7 @@ def test_many_finishers_write_one_manifest(stage: Stage, note: Note) -> None:
 
         def cancel() -> None:
             start.wait()
-            stage.state.cancel(job.id)
+            stage.state.jobs.cancel(job.id)
 
         threads = [threading.Thread(target=finish, args=(n,)) for n in range(8)] + [threading.Thread(target=cancel)]
         for thread in threads:
@@ -87,10 +88,10 @@ def test_many_finishers_write_one_manifest(stage: Stage, note: Note) -> None:
         for thread in threads:
             thread.join()
         ended = stage.ended(job)
-        wait_for("the end is known", lambda: (s := stage.state.status(job.id)) and s.final)
+        wait_for("the end is known", lambda: (s := stage.state.jobs.status(job.id)) and s.final)
     manifest = stage.check(ended, job)
     assert manifest.status in (JobStatus.SUCCEEDED, JobStatus.CANCELLED)
-    assert stage.state.status(job.id) is manifest.status
+    assert stage.state.jobs.status(job.id) is manifest.status
     assert len(manifest.parts) == 2
     note("8 finishers and a cancel at once", 1, f"one manifest, {manifest.status}")
 
@@ -103,12 +104,12 @@ def test_a_cancel_against_the_finish(stage: Stage, note: Note) -> None:
         job = stage.job("job", 20)
         wait_for("the finisher stops", lambda: stage.failpoints.fired("before_manifest"))
         (finisher,) = stage.failpoints.fired("before_manifest")
-        stage.state.cancel(job.id)
+        stage.state.jobs.cancel(job.id)
         os.kill(finisher, signal.SIGCONT)
         ended = stage.ended(job)
-        wait_for("the end is known", lambda: (s := stage.state.status(job.id)) and s.final)
+        wait_for("the end is known", lambda: (s := stage.state.jobs.status(job.id)) and s.final)
     manifest: Manifest = stage.check(ended, job)
-    assert stage.state.status(job.id) is manifest.status
+    assert stage.state.jobs.status(job.id) is manifest.status
     note("a cancel while the manifest is being written", 1, f"one manifest, {manifest.status}; Redis says the same")
 
 
@@ -139,10 +140,10 @@ def test_two_schedulers_submit_the_same_jobs(stage: Stage, note: Note, tmp_path:
 def test_sigterm_in_a_batch(stage: Stage, note: Note) -> None:
     with stage.worker() as first:
         job = stage.job("job", 20, params={"batch_ms": 2000})
-        wait_for("a shard half done", lambda: (p := stage.state.progress(job.id)) and p.rows_live)
+        wait_for("a shard half done", lambda: (p := stage.state.jobs.progress(job.id)) and p.rows_live)
         first.process.terminate()
         assert first.process.wait(60) == 0
-    progress = stage.state.progress(job.id)
+    progress = stage.state.jobs.progress(job.id)
     assert progress is not None
     assert (progress.shards_running, progress.shards_failed) == (0, 0)
     with stage.worker():

@@ -48,7 +48,7 @@ def test_redis_killed_and_started_again(
     with RedisServer(tmp_path, persistent) as redis_server:
         stage = make_stage(copy, tmp_path, redis_server.url)
         with stage.worker("--groups", "text,control"):
-            wait_for("the worker reports", stage.state.workers)
+            wait_for("the worker reports", stage.state.workers.alive)
             job = stage.job("job", 60, params={"batch_ms": 200}) if busy else None
             if job is not None:
                 running = job

@@ -66,7 +66,7 @@ class House:
     def plan(self, job: AcceptedJob) -> int:
         """Plan the job; how many shards it has."""
         self.control.plan_job(job.id, job.output)
-        progress = self.state.progress(job.id)
+        progress = self.state.jobs.progress(job.id)
         assert progress is not None
         return progress.shards
 
@@ -83,17 +83,23 @@ class House:
         others: list[tuple[ShardOrder, str]] = []
         while True:
             attempt = f"{id}-{len(others)}" if others else id
-            order = self.state.take({job.spec.task}, [], attempt)
+            order = self.state.shards.take({job.spec.task}, [], attempt)
             assert order is not None, f"shard {shard} does not wait"
             if (order.job, order.shard) == (job.id, shard):
                 for other, held_by in others:
-                    self.state.put_back(other, held_by)
+                    self.state.shards.requeue(other, held_by)
                 return order, attempt
             others.append((order, attempt))
 
+    def end_delays(self) -> None:
+        """Release the shards that wait for a delay to pass."""
+        for member in self.state._redis.zrange("nightshift:delayed", 0, -1):
+            self.state._redis.zadd("nightshift:delayed", {member: 0})
+        self.state.shards.sweep()
+
     def nothing_waits(self, job: AcceptedJob) -> bool:
         """Whether no shard of the job's task would be handed out now."""
-        return self.state.take({job.spec.task}, [], "nobody") is None
+        return self.state.shards.take({job.spec.task}, [], "nobody") is None
 
     def next(self, task: str = "text-classification") -> Outcome | None:
         """What a worker does on a message of this task."""

@@ -100,18 +100,18 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
         process.leave()
         raise
     except Exception as error:  # noqa: BLE001 (decided by class; logged with its traceback if it is none of ours)
-        decision = decide(error, state.tries(order), process.settings.max_transient, jitter())
+        decision = decide(error, state.shards.tries(order), process.settings.max_transient, jitter())
         if not hasattr(error, "code"):
             _log.exception("unexpected_error")
         why = f"{type(error).__name__}: {error}"
         if isinstance(decision, FailJob):
-            state.fail(order.job, decision.error)
-            return Outcome("failed", why), state.put_back(order, id)
+            state.jobs.fail(order.job, decision.error)
+            return Outcome("failed", why), state.shards.requeue(order, id)
         if isinstance(decision, FailShard):
-            return Outcome("failed", why), state.fail_shard(order, id, decision.error)
-        return Outcome("put_back", why), state.put_back(order, id, decision.delay_s)
+            return Outcome("failed", why), state.shards.fail(order, id, decision.error)
+        return Outcome("put_back", why), state.shards.requeue(order, id, decision.delay_s)
     report = outcome.report
-    return outcome, state.commit(order, id, report.rows, report.errors) if report is not None else False
+    return outcome, state.shards.commit(order, id, report.rows, report.errors) if report is not None else False
 
 
 def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
@@ -126,7 +126,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
     run = ShardRun(handler, job.budget(held), lease.check, watch)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb
-    careful = careful_after(process.state.deaths(order), *limits, lease.name)
+    careful = careful_after(process.state.shards.deaths(order), *limits, lease.name)
     loaded_now = held.load_s
     held.load_s = 0.0
     with PartWriter(job.output_schema) as writer:

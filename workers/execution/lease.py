@@ -10,7 +10,7 @@ from typing import Literal
 
 from jobs.logs import event
 from jobs.settings import Settings
-from jobs.state import State, epoch
+from jobs.state import State
 from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
 from schemas.manifest import JobStatus
 from schemas.shard import ShardOrder
@@ -75,10 +75,10 @@ class Lease:
                 self._renewed = began
 
     def _ask(self, now: float) -> str:
-        status = self._state.renew(self._order, self._attempt, self._rows)
+        status = self._state.shards.renew(self._order, self._attempt, self._rows)
         if status != "lost":
             return status
-        return epoch.reclaim(self._state, self._order, self._attempt, now - self._asked, self._settings.lease_s)
+        return self._state.shards.reclaim(self._order, self._attempt, now - self._asked)
 
     def check(self, rows: int) -> None:
         """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch.
@@ -113,7 +113,7 @@ class Lease:
 
     def _named(self, work: tuple[int, int] | Literal["load"] | None) -> bool:
         try:
-            return self._state.name_work(self._order, self._attempt, work)
+            return self._state.shards.set_position(self._order, self._attempt, work)
         except ServiceUnavailable as error:
             event(_log, "work_not_named", logging.WARNING, error=error.message)
             return False

@@ -66,7 +66,7 @@ class Process:
         key, now = (job.task.id, job.accepted.spec.model), time.monotonic()
         if now - self._noted.get(key, -RATE_EVERY_S) >= RATE_EVERY_S:
             self._noted = {**self._noted, key: now} if len(self._noted) < REMEMBERED_JOBS else {key: now}
-            self.state.note_rate(*key, rows_per_s)
+            self.state.jobs.note_rate(*key, rows_per_s)
 
     def leave(self) -> None:
         """End this process at once, which can't work any more: its lease runs out, and another takes its place."""

@@ -36,7 +36,7 @@ def run_next(message: str | None, process: Process) -> Outcome | None:
     order: ShardOrder | None = None
     served = {*process.settings.serves, *([message] if message else [])}
     try:
-        order = process.state.take(served, process.models.warm, id)
+        order = process.state.shards.take(served, process.models.warm, id)
         if message is not None:
             for task in {message, order.task if order else message}:
                 process.broker.release(process.state, find_task(task))

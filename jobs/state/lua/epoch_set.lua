@@ -1,6 +1,7 @@
--- ARGV: token, the server's run id. Notes that all jobs were entered, unless Redis was emptied, or another rebuilding
--- begun, since this one was. Answers whether it was noted.
-if redis.call('GET', P .. 'rebuilding') ~= ARGV[1] then return 0 end
+-- Notes that all jobs were entered into the server process `run_id`, unless Redis was emptied or another rebuilding begun
+-- since the one of this token began. Returns whether it was noted.
+local token, run_id = unpack(ARGV)
+if redis.call('GET', P .. 'rebuilding') ~= token then return 0 end
 redis.call('DEL', P .. 'rebuilding')
-redis.call('SET', P .. 'epoch', ARGV[2])
+redis.call('SET', P .. 'epoch', run_id)
 return 1

@@ -1,11 +1,10 @@
--- ARGV: job, task, output, priority, when it was accepted, tenant, model. Enters an accepted job, to be planned. Answers 0
--- where it is known and has not ended.
-local id = ARGV[1]
-if unfinished(id) then return 0 end
+-- Enters an accepted job, to be planned. Returns 0 if it is known and has not ended.
+local job, task, output, priority, accepted, tenant, model = unpack(ARGV)
+if unfinished(job) then return 0 end
 for _, part in ipairs({false, 'done', 'failed', 'again', 'held', 'live', 'at', 'errors', 'lost', 'tries'}) do
-  redis.call('DEL', job_key(id, part))
+  redis.call('DEL', job_key(job, part))
 end
-redis.call('HSET', job_key(id), 'status', 'planning', 'task', ARGV[2], 'output', ARGV[3], 'priority', ARGV[4],
-  'accepted', ARGV[5], 'tenant', ARGV[6], 'model', ARGV[7], 'entered', now())
-redis.call('ZADD', P .. 'active', ARGV[5], id)
+redis.call('HSET', job_key(job), 'status', 'planning', 'task', task, 'output', output, 'priority', priority,
+  'accepted', accepted, 'tenant', tenant, 'model', model, 'entered', now())
+redis.call('ZADD', P .. 'active', accepted, job)
 return 1

@@ -1,8 +1,9 @@
--- ARGV: job. Hands out its shards again; answers whether it was paused.
-local id, status = ARGV[1], status_of(ARGV[1])
-if status == 'paused' then
-  redis.call('HSET', job_key(id), 'status', 'running')
-  make_ready(id)
+-- Hands out the job's shards again. Returns whether it was paused.
+-- needs: queue
+local job = unpack(ARGV)
+if status_of(job) == 'paused' then
+  redis.call('HSET', job_key(job), 'status', 'running')
+  make_ready(job)
   return 1
 end
-return redis.call('HDEL', job_key(id), 'pause')
+return redis.call('HDEL', job_key(job), 'pause')

@@ -1,17 +1,18 @@
--- ARGV: job, shards, rows, max_errors (a number, or empty), committed shards (JSON list), rows and errors by code (JSON)
--- of those. The job's plan is in storage: its shards may be released. Answers whether to finish.
-local id = ARGV[1]
-if status_of(id) ~= 'planning' then return 0 end
-local status = redis.call('HDEL', job_key(id), 'pause') == 1 and 'paused' or 'running'
-redis.call('HSET', job_key(id), 'status', status, 'shards', ARGV[2], 'rows', ARGV[3], 'max_errors', ARGV[4])
-local done = cjson.decode(ARGV[5])
-for _, shard in ipairs(done) do redis.call('SETBIT', job_key(id, 'done'), shard, 1) end
-redis.call('HSET', job_key(id), 'done', #done, 'rows_done', ARGV[6], 'rows_before', ARGV[6])
+-- The job's plan is in storage: its shards may be released. Returns whether to finish the job.
+-- `done` are the committed shards (JSON list), `rows_done` and `errors` (by code, JSON) their rows; `max_errors` may be ''.
+-- needs: queue
+local job, shards, rows, max_errors, done, rows_done, errors = unpack(ARGV)
+if status_of(job) ~= 'planning' then return 0 end
+local status = redis.call('HDEL', job_key(job), 'pause') == 1 and 'paused' or 'running'
+redis.call('HSET', job_key(job), 'status', status, 'shards', shards, 'rows', rows, 'max_errors', max_errors)
+local committed = cjson.decode(done)
+for _, shard in ipairs(committed) do redis.call('SETBIT', job_key(job, 'done'), shard, 1) end
+redis.call('HSET', job_key(job), 'done', #committed, 'rows_done', rows_done, 'rows_before', rows_done)
 local error_rows = 0
-for code, count in pairs(cjson.decode(ARGV[7])) do
-  redis.call('HSET', job_key(id, 'errors'), code, count)
+for code, count in pairs(cjson.decode(errors)) do
+  redis.call('HSET', job_key(job, 'errors'), code, count)
   error_rows = error_rows + count
 end
-redis.call('HSET', job_key(id), 'error_rows', error_rows)
-make_ready(id)
-return finishable(id) and 1 or 0
+redis.call('HSET', job_key(job), 'error_rows', error_rows)
+make_ready(job)
+return finishable(job) and 1 or 0

@@ -1,4 +1,6 @@
--- ARGV: job, status (cancelling or failing), error (JSON, or empty). Answers whether to finish, or -1 where the job had
+-- Stops the job: `status` is cancelling or failing, `error` is JSON or ''. Returns whether to finish the job, or -1 if it had
 -- ended or was being stopped already.
-if not halt(ARGV[1], ARGV[2], ARGV[3]) then return -1 end
-return finishable(ARGV[1]) and 1 or 0
+-- needs: queue
+local job, status, error = unpack(ARGV)
+if not halt(job, status, error) then return -1 end
+return finishable(job) and 1 or 0

@@ -1,25 +1,26 @@
--- ARGV: job, shard, attempt, rows, errors by code (JSON). The shard's part is in storage. Answers whether to finish.
-local id, shard = ARGV[1], ARGV[2]
--- A job that is planned again after Redis was lost takes up its parts from storage: this one, or at its next attempt.
-if not unfinished(id) or status_of(id) == 'planning' then return 0 end
-let_go(id, shard, ARGV[3])
-if redis.call('SETBIT', job_key(id, 'done'), shard, 1) == 0 then
-  redis.call('HINCRBY', job_key(id), 'done', 1)
-  redis.call('HINCRBY', job_key(id), 'rows_done', ARGV[4])
-  redis.call('HDEL', job_key(id), 'load_deaths', 'given_up')
-  redis.call('HDEL', job_key(id, 'failed'), shard)
-  redis.call('HDEL', job_key(id, 'lost'), shard)
-  redis.call('HDEL', job_key(id, 'tries'), shard)
-  for code, count in pairs(cjson.decode(ARGV[5])) do
-    redis.call('HINCRBY', job_key(id, 'errors'), code, count)
-    redis.call('HINCRBY', job_key(id), 'error_rows', count)
+-- The shard's part is in storage. `errors` are its error rows by code (JSON). Returns whether to finish the job.
+-- needs: queue
+local job, shard, attempt, rows, errors = unpack(ARGV)
+-- A job that is planned again after Redis was lost counts its parts in storage: this one too, or at its next attempt.
+if not unfinished(job) or status_of(job) == 'planning' then return 0 end
+let_go(job, shard, attempt)
+if redis.call('SETBIT', job_key(job, 'done'), shard, 1) == 0 then
+  redis.call('HINCRBY', job_key(job), 'done', 1)
+  redis.call('HINCRBY', job_key(job), 'rows_done', rows)
+  redis.call('HDEL', job_key(job), 'load_deaths', 'given_up')
+  redis.call('HDEL', job_key(job, 'failed'), shard)
+  redis.call('HDEL', job_key(job, 'lost'), shard)
+  redis.call('HDEL', job_key(job, 'tries'), shard)
+  for code, count in pairs(cjson.decode(errors)) do
+    redis.call('HINCRBY', job_key(job, 'errors'), code, count)
+    redis.call('HINCRBY', job_key(job), 'error_rows', count)
   end
-  local limit = tonumber(redis.call('HGET', job_key(id), 'max_errors') or '')
-  if limit and number_of(id, 'error_rows') > limit then
-    halt(id, 'failing', cjson.encode({
+  local limit = tonumber(redis.call('HGET', job_key(job), 'max_errors') or '')
+  if limit and number_of(job, 'error_rows') > limit then
+    halt(job, 'failing', cjson.encode({
       code = 'too_many_errors',
-      message = number_of(id, 'error_rows') .. ' records have an error, more than max_errors allows (' .. limit .. ')'
+      message = number_of(job, 'error_rows') .. ' records have an error, more than max_errors allows (' .. limit .. ')'
     }))
   end
 end
-return finishable(id) and 1 or 0
+return finishable(job) and 1 or 0

@@ -1,11 +1,11 @@
--- ARGV: job, shard, attempt, lease seconds, seconds since the attempt claimed the shard. For a lease that Redis doesn't
--- know: where the claim is older than the job's entry here, Redis was emptied since and the lease stands, unless another
--- has it. Answers the job's status, unknown where it has not been entered again, or lost.
-local id, shard = ARGV[1], ARGV[2]
-local status = status_of(id)
+-- Takes a lease again that Redis doesn't know, `age` seconds after the attempt took it. If it is older than the job's entry
+-- here, Redis was emptied since: the lease stands, unless another attempt has it. Returns the job's status, unknown if
+-- the job has not been entered again, or lost.
+local job, shard, attempt, lease, age = unpack(ARGV)
+local status = status_of(job)
 if not status then return 'unknown' end
-if now() - tonumber(ARGV[5]) > number_of(id, 'entered') then return 'lost' end
+if now() - tonumber(age) > number_of(job, 'entered') then return 'lost' end
 if status ~= 'running' then return status end
-if settled(id, shard) or redis.call('HEXISTS', job_key(id, 'held'), shard) == 1 then return 'lost' end
-hold(id, shard, ARGV[3], tonumber(ARGV[4]))
+if settled(job, shard) or redis.call('HEXISTS', job_key(job, 'held'), shard) == 1 then return 'lost' end
+hold(job, shard, attempt, lease)
 return status

@@ -1,6 +1,6 @@
--- ARGV: job, shard, attempt, lease seconds, rows done so far. Answers the job's status, or lost.
-local id, shard = ARGV[1], ARGV[2]
-if redis.call('HGET', job_key(id, 'held'), shard) ~= ARGV[3] then return 'lost' end
-redis.call('ZADD', P .. 'leases', now() + tonumber(ARGV[4]), id .. '/' .. shard)
-redis.call('HSET', job_key(id, 'live'), shard, ARGV[5])
-return status_of(id) or 'lost'
+-- Renews the lease, and notes how many rows are done so far. Returns the job's status, or lost.
+local job, shard, attempt, lease, rows = unpack(ARGV)
+if redis.call('HGET', job_key(job, 'held'), shard) ~= attempt then return 'lost' end
+redis.call('ZADD', P .. 'leases', now() + tonumber(lease), job .. '/' .. shard)
+redis.call('HSET', job_key(job, 'live'), shard, rows)
+return status_of(job) or 'lost'

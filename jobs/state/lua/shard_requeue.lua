@@ -1,11 +1,11 @@
--- ARGV: job, shard, attempt, delay in seconds. Lets the lease go; the shard is released again, after the delay if any.
--- Answers whether to finish.
-local id, shard, delay = ARGV[1], ARGV[2], tonumber(ARGV[4])
-if not let_go(id, shard, ARGV[3]) then return 0 end
-if delay > 0 then
-  redis.call('HINCRBY', job_key(id, 'tries'), shard, 1)
-  redis.call('ZADD', P .. 'delayed', now() + delay, id .. '/' .. shard)
+-- Drops the lease; the shard is released again, after `delay` seconds if any. Returns whether to finish the job.
+-- needs: queue
+local job, shard, attempt, delay = unpack(ARGV)
+if not let_go(job, shard, attempt) then return 0 end
+if tonumber(delay) > 0 then
+  redis.call('HINCRBY', job_key(job, 'tries'), shard, 1)
+  redis.call('ZADD', P .. 'delayed', now() + tonumber(delay), job .. '/' .. shard)
 else
-  again(id, shard)
+  again(job, shard)
 end
-return finishable(id) and 1 or 0
+return finishable(job) and 1 or 0

@@ -1,15 +1,16 @@
--- ARGV: attempt, lease seconds, tasks that the worker serves (JSON list), models that it holds (JSON list), and how far
--- a held model may go before fairness: shards, seconds, seconds for a job that never began.
--- Answers {job, task, output, shard, shards} of the shard that is to run now, its lease taken; nothing where none waits.
+-- Takes the lease of the shard that is to run now. Returns its {job, task, output, shard, shards}, or nil if no shard waits.
+-- `tasks` are those that the worker serves, `models` those that it holds (JSON lists). A held model may go before fairness
+-- by so many shards, for so many seconds, and by `new_s` seconds for a job that never began.
 --
 -- Whose turn it is: the highest priority; then the tenant with the fewest turns; then its job with the fewest; then the
--- oldest. Turns are counted in shards handed out. Who never had one comes first, and goes on half a turn behind the
--- least of the others, so that it neither catches up on what was before it nor waits for it.
-local attempt, lease = ARGV[1], tonumber(ARGV[2])
-local tasks, held = cjson.decode(ARGV[3]), {}
-for _, model in ipairs(cjson.decode(ARGV[4])) do held[model] = true end
-local warm_shards, warm_s, new_s = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
--- What a tenant was served where the others had no jobs counts for at most so many turns against it.
+-- oldest. Turns are counted in shards handed out. One that never had a turn comes first, and goes on half a turn behind
+-- the least of the others, so that it neither catches up on what was before it nor waits for it.
+-- needs: queue
+local attempt, lease, tasks, models, warm_shards, warm_s, new_s = unpack(ARGV)
+tasks, warm_shards, warm_s, new_s = cjson.decode(tasks), tonumber(warm_shards), tonumber(warm_s), tonumber(new_s)
+local held = {}
+for _, model in ipairs(cjson.decode(models)) do held[model] = true end
+-- What a tenant was served while the others had no jobs counts for at most so many turns against it.
 local CREDIT = 16
 -- How many tenants, and jobs of each, are looked at for a held model.
 local LOOK = 32
@@ -23,7 +24,7 @@ local function least_started(lanes)
   return least
 end
 
--- The first `count` jobs of the tenant, those with the fewest turns first.
+-- Returns the first `count` jobs of the tenant, those with the fewest turns first.
 local function jobs_of(tenant, count)
   local found = {}
   for _, lane in ipairs(tenant.lanes) do
@@ -39,7 +40,7 @@ local function jobs_of(tenant, count)
   return found
 end
 
--- The tenants with jobs of the highest priority that waits, the one whose turn it is first.
+-- Returns the tenants with jobs of the highest priority that waits, the one whose turn it is first.
 local function tenants()
   local best
   for _, task in ipairs(tasks) do
@@ -91,7 +92,8 @@ local function is_held(job)
   return held[redis.call('HGET', job_key(job.id), 'model') or ''] == true
 end
 
--- A job whose model the worker holds, to go before the one whose turn it is, as long as nobody is kept waiting for it.
+-- Returns a job whose model the worker holds, to go before the one whose turn it is, as long as the others don't wait too
+-- long for it; else the one whose turn it is.
 local function instead_of(fair, order)
   local waited = now() - number_of(fair.id, 'last')
   local is_new = fair.turns < 0
@@ -121,7 +123,7 @@ local function answer(id, shard)
   return {id, job[1], job[2], tonumber(shard), tonumber(job[3])}
 end
 
--- The same attempt asks again where the first answer was lost on its way.
+-- The same attempt asks again if the first answer was lost on its way.
 local before = redis.call('HMGET', P .. 'took:' .. attempt, 'job', 'shard')
 if before[1] and redis.call('HGET', job_key(before[1], 'held'), before[2]) == attempt then
   return answer(before[1], before[2])

@@ -1,5 +1,7 @@
--- ARGV: how often a shard may lose its worker, over no rows and over rows, and how many shards in a row. Releases what
--- nobody works on any more; answers {jobs to finish}, {jobs to plan}, leases that ran out.
+-- Releases the shards whose lease has run out or whose delay is over. Returns {jobs to finish}, {jobs to plan}, and how many
+-- leases ran out.
+-- needs: queue, losses
+local max_unnamed, max_named, max_shards = unpack(ARGV)
 local time, expired = now(), 0
 local function parted(member)
   return member:match('^(.*)/(%d+)$')
@@ -8,7 +10,7 @@ end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', time, 'LIMIT', 0, 1000)) do
   local id, shard = parted(member)
   expired = expired + 1
-  lose(id, shard, 'lease_expired', ARGV[1], ARGV[2], ARGV[3])
+  lose(id, shard, 'lease_expired', max_unnamed, max_named, max_shards)
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', time, 'LIMIT', 0, 1000)) do
   local id, shard = parted(member)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.broker import Broker
-from jobs.state import State
+from jobs.state.shards import Shards
 from jobs.storage import Storage
 from schemas.layout import MANIFEST, PLAN, shard_of
 
@@ -52,10 +52,10 @@ def _act(action: str) -> None:
         raise ValueError(f"no such action: {action!r}")
 
 
-_take, _commit, _create, _send = State.take, State.commit, Storage.create, Broker._send
+_take, _commit, _create, _send = Shards.take, Shards.commit, Storage.create, Broker._send
 
 
-def _taken(self: State, tasks: Any, models: Any, attempt: str) -> Any:
+def _taken(self: Shards, tasks: Any, models: Any, attempt: str) -> Any:
     global _shard
     order = _take(self, tasks, models, attempt)
     with (FOLDER / "claims").open("a") as file:
@@ -66,7 +66,7 @@ def _taken(self: State, tasks: Any, models: Any, attempt: str) -> Any:
     return order
 
 
-def _told(self: State, *args: Any, **kwargs: Any) -> Any:
+def _told(self: Shards, *args: Any, **kwargs: Any) -> Any:
     answer = _commit(self, *args, **kwargs)
     reach("told")
     return answer
@@ -87,7 +87,7 @@ def _sent(self: Broker, *args: Any) -> None:
         _send(self, *args)
 
 
-State.take, State.commit, Storage.create = _taken, _told, _created  # type: ignore[method-assign, assignment]
+Shards.take, Shards.commit, Storage.create = _taken, _told, _created  # type: ignore[method-assign, assignment]
 Broker._send = _sent  # type: ignore[method-assign, assignment]
 
 if CLOCK_S:

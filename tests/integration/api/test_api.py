@@ -257,7 +257,7 @@ def test_workers_and_what_of_mine_they_have_in_hand(api: Api, classifier: Path, 
     me, other = api.login("search"), api.login("other")
     job = api.http.post("/v1/jobs", json=spec(classifier, file, tmp_path / "out"), headers=me).json()
     order = ShardOrder(job=job["id"], task="text-classification", output=job["output"], shard=2, shards=4)
-    api.house.state.report_worker("w", ["text"], 1, ["cuda:0"], [order])
+    api.house.state.workers.report("w", ["text"], 1, ["cuda:0"], [order])
     mine = api.http.get("/v1/workers", headers=me).json()["workers"]
     assert [(one["devices"], [(w["job"], w["shard"]) for w in one["work"]]) for one in mine] == [
         (["cuda:0"], [(job["id"], 2)])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.control.controller import Control
-from jobs.state import State
+from jobs.state.locks import Locks
 from jobs.storage import Storage
 from jobs.storage.job_folder import read_manifest
 from schemas.errors import Transient
@@ -30,27 +30,27 @@ def test_faults_of_planning_count_at_growing_distances(
 ) -> None:
     """Twenty at once are one; the job fails with the last one's cause, and another try before that plans it."""
     distances: list[float] = []
-    lock = State.lock
+    take = Locks.take
 
-    def lasting(state: State, name: str, owner: str, seconds: float) -> bool:
-        """As `lock`, but that of a fault stands until it is deleted here, however long twenty tries take."""
+    def lasting(locks: Locks, name: str, owner: str, seconds: float) -> bool:
+        """As `take`, but that of a fault stands until it is deleted here, however long twenty tries take."""
         is_fault = name.startswith("plan_fault:")
-        held = lock(state, name, owner, 3600 if is_fault else seconds)
+        held = take(locks, name, owner, 3600 if is_fault else seconds)
         if is_fault and held:
             distances.append(seconds)
         return held
 
-    monkeypatch.setattr(State, "lock", lasting)
+    monkeypatch.setattr(Locks, "take", lasting)
     job = house.submit(spec_for(classifier, str(texts), f"{texts.parents[1]}/out"))
     away = control(house, Away())
     for _ in range(2):
         for _ in range(20):
             away.plan_job(job.id, job.output)
-            assert house.state.status(job.id) is JobStatus.PLANNING
+            assert house.state.jobs.status(job.id) is JobStatus.PLANNING
         house.state._redis.delete(f"nightshift:lock:plan_fault:{job.id}")
     away.plan_job(job.id, job.output)
     assert distances == [1, 2, 1, 4, 1, 8]
-    assert house.state.status(job.id) is JobStatus.FAILING
+    assert house.state.jobs.status(job.id) is JobStatus.FAILING
     manifest = house.finish(job)
     assert manifest.status is JobStatus.FAILED
     assert manifest.error is not None
@@ -64,5 +64,5 @@ def test_the_end_waits_for_the_store(house: House, classifier: Path, texts: Path
         house.attempt(job, shard, id=f"a{shard}")
     control(house, Away()).finish_job(job.id, job.output)
     assert read_manifest(job.output, house.storage) is None
-    assert house.state.status(job.id) is JobStatus.RUNNING
+    assert house.state.jobs.status(job.id) is JobStatus.RUNNING
     assert house.finish(job).status is JobStatus.SUCCEEDED

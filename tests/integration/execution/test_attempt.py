@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.cli.follow import rate_of
 from jobs.settings import Settings
+from jobs.state import rate_of
 from jobs.submission.accept import enqueue
 from schemas.errors import RecordError, Transient
 from schemas.job import AcceptedJob
@@ -71,7 +71,7 @@ def test_two_attempts_at_the_same_moment(
 
     def overtaken(lease: Lease) -> None:
         check(lease)
-        house.state.put_back(lease._order, "slow")
+        house.state.shards.requeue(lease._order, "slow")
         monkeypatch.setattr(Lease, "check_for_commit", check)
         assert house.attempt(job, 0, "fast").how == "committed"
 
@@ -80,7 +80,7 @@ def test_two_attempts_at_the_same_moment(
     assert outcome.how == "found"
     assert outcome.report is not None
     assert outcome.report.attempt == "fast"
-    progress = house.state.progress(job.id)
+    progress = house.state.jobs.progress(job.id)
     assert progress is not None
     assert (progress.shards_done, progress.rows_done) == (1, 30)
 
@@ -92,7 +92,7 @@ def test_nothing_is_committed_under_a_lost_lease(
     check = Lease.check_for_commit
 
     def lost(lease: Lease) -> None:
-        house.state.put_back(lease._order, "slow")
+        house.state.shards.requeue(lease._order, "slow")
         check(lease)
 
     monkeypatch.setattr(Lease, "check_for_commit", lost)
@@ -106,7 +106,7 @@ def test_a_cancelled_job_leaves_its_shard_and_keeps_its_parts(
     job, _ = submit(house, classifier, texts)
     house.attempt(job, 0)
     check = Lease.check_for_commit
-    monkeypatch.setattr(Lease, "check_for_commit", lambda lease: house.state.cancel(job.id) and check(lease))
+    monkeypatch.setattr(Lease, "check_for_commit", lambda lease: house.state.jobs.cancel(job.id) and check(lease))
     outcome = house.attempt(job, 1)
     assert (outcome.how, outcome.why) == ("put_back", "JobEnded: the job is cancelling")
     manifest = house.finish(job)
@@ -137,6 +137,7 @@ def test_a_fault_that_should_pass_is_tried_again(
     with monkeypatch.context() as broken:
         broken.setattr(house.process.storage, "create", away)
         assert house.attempt(job, 0).how == "put_back"
+    house.end_delays()
     assert house.attempt(job, 0).how == "committed"
 
 
@@ -320,7 +321,7 @@ def test_state_is_rebuilt_from_storage(house: House, classifier: Path, texts: Pa
     assert house.nothing_waits(job)
     enqueue(job, house.state, house.broker)
     house.plan(job)
-    progress = house.state.progress(job.id)
+    progress = house.state.jobs.progress(job.id)
     assert progress is not None
     assert (progress.shards_done, progress.rows_done) == (2, 60)
     assert [house.attempt(job, shard, f"b{shard}").how for shard in (1, 3)] == ["committed", "committed"]
@@ -367,7 +368,7 @@ def test_a_store_away_while_planning_is_tried_again(
     with monkeypatch.context() as broken:
         broken.setattr("jobs.control.controller.planned", away)
         house.plan(job)
-    assert house.state.status(job.id) is JobStatus.PLANNING
+    assert house.state.jobs.status(job.id) is JobStatus.PLANNING
     assert house.plan(job) == 1
 
 
@@ -387,7 +388,7 @@ def test_a_rate_counts_only_what_this_run_did(house: House, classifier: Path, te
     enqueue(job, house.state, house.broker)
     house.plan(job)
     house.attempt(job, 1)
-    progress = house.state.progress(job.id)
+    progress = house.state.jobs.progress(job.id)
     assert progress is not None
     assert (progress.rows_before, progress.rows_done) == (30, 60)
     rate = rate_of(progress)
@@ -400,16 +401,16 @@ def test_a_job_says_whom_it_waits_for(house: House, classifier: Path, texts: Pat
     job = house.submit(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
 
     def waits_for() -> str | None:
-        progress = house.state.progress(job.id)
+        progress = house.state.jobs.progress(job.id)
         assert progress is not None
         return progress.waits_for
 
     assert waits_for() == "control"
-    house.state.report_worker("planner", ["control"], 0)
+    house.state.workers.report("planner", ["control"], 0)
     assert waits_for() is None
     house.plan(job)
     assert waits_for() == "text"
-    house.state.report_worker("gpu", ["text"], 1)
+    house.state.workers.report("gpu", ["text"], 1)
     assert waits_for() is None
 
 
@@ -436,5 +437,5 @@ def test_a_lost_device_ends_the_process_and_spoils_no_record(
             house.attempt(job, 0)
     assert not list(Path(job.output).glob("part-*"))
     house.state._redis.zadd("nightshift:leases", {f"{job.id}/0": 0})
-    assert house.state.sweep()[2] == 1, "its lease runs out"
+    assert house.state.shards.sweep()[2] == 1, "its lease runs out"
     assert house.attempt(job, 0).how == "committed"

@@ -93,15 +93,15 @@ def attempts(house: House, job: AcceptedJob, why: Loss = Loss.WORKER_LOST) -> tu
     """
     deaths: list[Death] = []
     for number in range(100):
-        order = house.state.take({job.spec.task}, [], f"a{number}")
+        order = house.state.shards.take({job.spec.task}, [], f"a{number}")
         if order is None:
             return None, deaths
-        deaths = house.state.deaths(order)
+        deaths = house.state.shards.deaths(order)
         try:
             return run_attempt(Attempt(order, f"a{number}", house.process)), deaths
         except Died:
-            assert house.state.lost(order, f"a{number}", why)[0]
-            deaths = house.state.deaths(order)
+            assert house.state.shards.lost(order, f"a{number}", why)[0]
+            deaths = house.state.shards.deaths(order)
     raise AssertionError("the search does not end")
 
 
@@ -113,6 +113,7 @@ def test_killers_are_error_rows_alone(
     dying(monkeypatch, stage, killers)
     job = submit(house, classifier, texts)
     outcome, deaths = attempts(house, job)
+    assert outcome is not None
     assert outcome.how == "committed"
     # Two of the four are in one span of ten rows, and cost three deaths together.
     assert len(deaths) == 2 + 2 * 4 - 1
@@ -154,7 +155,7 @@ def test_a_model_that_ends_the_worker_that_loads_it_fails_the_job(
     job = submit(house, classifier, texts, shard={"rows": 10})
     outcome, deaths = attempts(house, job, Loss.MEMORY_EXCEEDED)
     assert (outcome, deaths, crashes) == (None, [], house.settings.max_lost)
-    assert house.state.status(job.id) is JobStatus.FAILING
+    assert house.state.jobs.status(job.id) is JobStatus.FAILING
     manifest = house.finish(job)
     assert manifest.status is JobStatus.FAILED
     assert manifest.error is not None
@@ -169,17 +170,17 @@ def test_shards_given_up_in_a_row_fail_the_job(house: House, classifier: Path, t
     def give_up(shard: int) -> None:
         for number in range(house.settings.max_lost):
             order, attempt = house.take(job, shard, f"dies-{shard}-{number}")
-            assert house.state.lost(order, attempt, Loss.MEMORY_EXCEEDED)[0]
+            assert house.state.shards.lost(order, attempt, Loss.MEMORY_EXCEEDED)[0]
 
     for shard in range(4):
         give_up(shard)
     order, attempt = house.take(job, 4, "works")
-    house.state.commit(order, attempt, 5, {})
+    house.state.shards.commit(order, attempt, 5, {})
     for shard in range(5, 9):
         give_up(shard)
-    assert house.state.status(job.id) is JobStatus.RUNNING
+    assert house.state.jobs.status(job.id) is JobStatus.RUNNING
     give_up(9)
-    progress = house.state.progress(job.id)
+    progress = house.state.jobs.progress(job.id)
     assert progress is not None
     assert progress.status is JobStatus.FAILING
     shown = describe(replace(progress, waits_for=None))
@@ -194,35 +195,31 @@ def test_shards_given_up_in_a_row_fail_the_job(house: House, classifier: Path, t
 def test_deaths_over_a_model_that_others_can_load_count_nothing(house: House, classifier: Path, texts: Path) -> None:
     """One worker with too little memory fails no job that others work on, nor one that got on in between."""
     job = submit(house, classifier, texts, shard={"rows": 10})
-    first, second, third = (
-        ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=shard, shards=10) for shard in range(3)
-    )
 
     def die(times: int) -> None:
         for _ in range(times):
-            assert house.state.claim(first, "dies") == "claimed"
-            assert house.state.name_work(first, "dies", "load")
-            assert house.state.lost(first, "dies", Loss.WORKER_LOST) == (True, False)
+            first = house.take(job, 0, "dies")
+            assert house.state.shards.set_position(*first, "load")
+            assert house.state.shards.lost(*first, Loss.WORKER_LOST) == (True, False)
 
-    assert house.state.claim(second, "works") == "claimed"
+    second = house.take(job, 1, "works")
     die(10)
-    assert house.state.claim(third, "is careful") == "claimed"
-    assert house.state.name_work(third, "is careful", (0, 3))
-    house.state.put_back(second, "works")
+    third = house.take(job, 2, "is careful")
+    assert house.state.shards.set_position(*third, (0, 3))
+    house.state.shards.requeue(*second)
     die(10)
-    house.state.put_back(third, "is careful")
+    house.state.shards.requeue(*third)
     die(house.settings.max_lost - 1)
-    house.state.claim(second, "works")
-    house.state.commit(second, "works", 10, {})
+    house.state.shards.commit(*house.take(job, 1, "works"), 10, {})
     die(house.settings.max_lost - 1)
-    assert house.state.status(job.id) is JobStatus.RUNNING
-    assert house.state.deaths(first) == []
-    assert house.state.claim(first, "loads too") == "claimed"
-    assert house.state.name_work(first, "loads too", "load")
-    assert house.state.claim(third, "dies") == "claimed"
-    assert house.state.name_work(third, "dies", "load")
-    assert house.state.lost(third, "dies", Loss.WORKER_LOST)[0]
-    assert house.state.status(job.id) is JobStatus.FAILING
+    assert house.state.jobs.status(job.id) is JobStatus.RUNNING
+    first = house.take(job, 0, "loads too")
+    assert house.state.shards.deaths(first[0]) == []
+    assert house.state.shards.set_position(*first, "load")
+    third = house.take(job, 2, "dies")
+    assert house.state.shards.set_position(*third, "load")
+    assert house.state.shards.lost(*third, Loss.WORKER_LOST)[0]
+    assert house.state.jobs.status(job.id) is JobStatus.FAILING
 
 
 def test_one_late_step_begins_the_search(
@@ -231,6 +228,7 @@ def test_one_late_step_begins_the_search(
     dying(monkeypatch, "infer", {41})
     job = submit(house, classifier, texts)
     outcome, deaths = attempts(house, job, Loss.TIMEOUT)
+    assert outcome is not None
     assert (outcome.how, len(deaths)) == ("committed", 3)
     (error,) = [row["error"] for row in read_output(job.output) if row["error"]]
     assert error == {
@@ -252,25 +250,26 @@ def test_what_is_put_back_is_no_death(
     with monkeypatch.context() as broken:
         broken.setattr(house.process.storage, "create", away)
         assert house.attempt(job, 0).how == "put_back"
-    assert house.state.deaths(order) == []
-    assert house.state.claim(order, "b") == "claimed"
-    assert house.state.name_work(order, "b", (3, 9))
-    house.state.put_back(order, "b")
-    assert not house.state.name_work(order, "b", (3, 9))
-    assert house.state.claim(order, "c") == "claimed"
-    assert house.state.lost(order, "b", Loss.WORKER_LOST) == (False, False)
-    assert house.state.lost(order, "c", Loss.WORKER_LOST) == (True, False)
-    assert house.state.deaths(order) == [Death(Loss.WORKER_LOST)]
+    assert house.state.shards.deaths(order) == []
+    house.end_delays()
+    assert house.take(job, 0, "b") == (order, "b")
+    assert house.state.shards.set_position(order, "b", (3, 9))
+    house.state.shards.requeue(order, "b")
+    assert not house.state.shards.set_position(order, "b", (3, 9))
+    assert house.take(job, 0, "c") == (order, "c")
+    assert house.state.shards.lost(order, "b", Loss.WORKER_LOST) == (False, False)
+    assert house.state.shards.lost(order, "c", Loss.WORKER_LOST) == (True, False)
+    assert house.state.shards.deaths(order) == [Death(Loss.WORKER_LOST)]
 
 
 def test_a_lease_that_runs_out_accuses_the_rows_it_named(house: House, classifier: Path, texts: Path) -> None:
     job = submit(house, classifier, texts)
     order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
     short = State(house.settings.model_copy(update={"lease_s": 0.05}))
-    short.claim(order, "a")
-    short.name_work(order, "a", (3, 9))
-    wait_for("the lease runs out", lambda: short.sweep()[2] == 1)
-    assert short.deaths(order) == [Death(Loss.LEASE_EXPIRED, 3, 9)]
+    assert short.shards.take({job.spec.task}, [], "a") == order
+    short.shards.set_position(order, "a", (3, 9))
+    wait_for("the lease runs out", lambda: short.shards.sweep()[2] == 1)
+    assert short.shards.deaths(order) == [Death(Loss.LEASE_EXPIRED, 3, 9)]
 
 
 @contextmanager
@@ -278,7 +277,7 @@ def at_work(house: House, job: AcceptedJob, folder: Path, script: str) -> Iterat
     """Another process that has the job's only shard in hand, and runs this script until it is ended."""
     process = subprocess.Popen([sys.executable, "-c", f"{script}\nimport time; time.sleep(600)"])
     order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
-    assert house.state.claim(order, "a") == "claimed"
+    assert house.take(job, 0, "a") == (order, "a")
     (folder / "1.work").write_bytes(WorkInHand(pid=process.pid, order=order, attempt="a").to_bytes())
     try:
         yield process
@@ -316,10 +315,10 @@ def test_what_the_supervisor_sees(
 
         def told() -> bool:
             oversight.look()
-            return bool(house.state.deaths(order))
+            return bool(house.state.shards.deaths(order))
 
         wait_for("the process is gone", told)
-    assert house.state.deaths(order) == [Death(why)]
+    assert house.state.shards.deaths(order) == [Death(why)]
     assert not list(tmp_path.glob("*.work"))
     assert house.next() is not None, "its shard waits to be taken"
 
@@ -360,7 +359,7 @@ def test_a_worker_that_stops_gives_back_what_it_had_to_kill(
     with at_work(house, job, tmp_path, ""):
         pass
     oversight.put_back()
-    assert house.state.deaths(order) == []
+    assert house.state.shards.deaths(order) == []
     outcome = house.next()
     assert outcome is not None
     assert outcome.how == "committed"

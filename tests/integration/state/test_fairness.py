@@ -29,13 +29,13 @@ class Floor:
     def job(self, shards: int, priority: int = 5, tenant: str = "", model: str = "", task: str = TASK) -> str:
         self._jobs += 1
         name = f"job-{self._jobs:03}"
-        assert self.state.add(name, task, "/out/", priority, float(self._jobs), tenant, model)
-        self.state.start(name, shards, shards, None, [], 0, {})
+        assert self.state.jobs.add(name, task, "/out/", priority, float(self._jobs), tenant, model)
+        self.state.jobs.start(name, shards, shards, None, [], 0, {})
         return name
 
     def take(self, *models: str, tasks: tuple[str, ...] = (TASK,)) -> ShardOrder | None:
         self._attempts += 1
-        return self.state.take(tasks, models, f"a{self._attempts}")
+        return self.state.shards.take(tasks, models, f"a{self._attempts}")
 
     def work(self, most: int, *models: str, tasks: tuple[str, ...] = (TASK,)) -> list[str]:
         """The jobs of the next shards, each committed before the next is taken."""
@@ -44,7 +44,7 @@ class Floor:
             order = self.take(*models, tasks=tasks)
             if order is None:
                 break
-            self.state.commit(order, f"a{self._attempts}", 1, {})
+            self.state.shards.commit(order, f"a{self._attempts}", 1, {})
             done.append(order.job)
         return done
 
@@ -62,7 +62,7 @@ class Floor:
             model = self.state._redis.hget(f"nightshift:job:{order.job}", "model")
             loaded[order.job] += model != held
             held = model
-            self.state.commit(order, f"a{self._attempts}", 1, {})
+            self.state.shards.commit(order, f"a{self._attempts}", 1, {})
             worked.append(order.job)
         return worked, loaded
 
@@ -154,8 +154,8 @@ def test_what_a_tenant_was_served_alone_counts_little_against_it(floor: Floor) -
 def test_a_tenant_that_ended_all_its_jobs_is_forgotten(floor: Floor) -> None:
     job = floor.job(3, tenant="a")
     floor.work(3)
-    floor.state.finish(job, JobStatus.SUCCEEDED)
-    floor.state.sweep()
+    floor.state.jobs.finish(job, JobStatus.SUCCEEDED)
+    floor.state.shards.sweep()
     assert floor.state._redis.hgetall("nightshift:served") == {}
 
 
@@ -184,7 +184,7 @@ def test_many_small_jobs_of_two_models_are_not_swapped_at_each_one(floor: Floor)
 
 def test_nobody_waits_long_for_a_held_model(floor: Floor) -> None:
     """However many shards the limit allows, a job that has waited for its seconds goes first."""
-    floor.state.warm = WarmLimits(shards=10**6, seconds=1000)
+    floor.state.shards.warm = WarmLimits(shards=10**6, seconds=1000)
     floor.job(10**6, model="held")
     floor.work(3, "held")
     other = floor.job(10, model="other")
@@ -196,7 +196,7 @@ def test_nobody_waits_long_for_a_held_model(floor: Floor) -> None:
 
 
 def test_a_new_job_waits_only_so_long_for_other_new_ones(floor: Floor) -> None:
-    floor.state.warm = WarmLimits(new_seconds=1000)
+    floor.state.shards.warm = WarmLimits(new_seconds=1000)
     cold = floor.job(1, model="other")
     for _ in range(4):
         floor.job(1, model="held")
@@ -209,19 +209,18 @@ def test_a_paused_job_hands_out_nothing_and_goes_on(floor: Floor) -> None:
     job = floor.job(4)
     in_hand = floor.take()
     assert in_hand is not None
-    assert floor.state.pause(job)
-    assert not floor.state.pause(job)
-    assert floor.state.release(TASK, 4, "none") == 0
+    assert floor.state.jobs.pause(job)
+    assert not floor.state.jobs.pause(job)
+    assert floor.state.shards.tickets_missing(TASK, 4, "none") == 0
     assert floor.take() is None
-    assert floor.state.claim(in_hand.model_copy(update={"shard": 2}), "x") == "paused"
-    assert floor.state.renew(in_hand, "a1", 1) == "paused"
-    assert not floor.state.commit(in_hand, "a1", 1, {})
-    assert floor.state.sweep()[0] == []
-    progress = floor.state.progress(job)
+    assert floor.state.shards.renew(in_hand, "a1", 1) == "paused"
+    assert not floor.state.shards.commit(in_hand, "a1", 1, {})
+    assert floor.state.shards.sweep()[0] == []
+    progress = floor.state.jobs.progress(job)
     assert progress is not None
     assert (progress.status, progress.finishable, progress.waits_for) == (JobStatus.PAUSED, False, None)
-    assert floor.state.unpause(job)
-    assert not floor.state.unpause(job)
+    assert floor.state.jobs.resume(job)
+    assert not floor.state.jobs.resume(job)
     assert floor.work(10) == [job] * 3
 
 
@@ -229,10 +228,10 @@ def test_a_shard_put_back_by_a_paused_job_waits_with_it(floor: Floor) -> None:
     job = floor.job(1)
     order = floor.take()
     assert order is not None
-    floor.state.pause(job)
-    assert not floor.state.put_back(order, "a1")
+    floor.state.jobs.pause(job)
+    assert not floor.state.shards.requeue(order, "a1")
     assert floor.take() is None
-    floor.state.unpause(job)
+    floor.state.jobs.resume(job)
     assert floor.work(5) == [job]
 
 
@@ -241,25 +240,25 @@ def test_a_paused_job_whose_last_shard_is_done_ends(floor: Floor) -> None:
     job = floor.job(1)
     order = floor.take()
     assert order is not None
-    floor.state.pause(job)
-    assert floor.state.commit(order, "a1", 1, {})
-    assert floor.state.sweep()[0] == [job]
+    floor.state.jobs.pause(job)
+    assert floor.state.shards.commit(order, "a1", 1, {})
+    assert floor.state.shards.sweep()[0] == [job]
 
 
 def test_a_paused_job_can_be_cancelled(floor: Floor) -> None:
     job = floor.job(3)
-    floor.state.pause(job)
-    assert floor.state.cancel(job)
-    assert not floor.state.unpause(job)
-    assert floor.state.sweep()[0] == [job]
+    floor.state.jobs.pause(job)
+    assert floor.state.jobs.cancel(job)
+    assert not floor.state.jobs.resume(job)
+    assert floor.state.shards.sweep()[0] == [job]
 
 
 def test_a_job_paused_while_it_is_planned_starts_paused(floor: Floor) -> None:
-    assert floor.state.add("job", TASK, "/out/", 5, 1.0)
-    assert floor.state.pause("job")
-    floor.state.start("job", 2, 2, None, [], 0, {})
-    assert (floor.state.status("job"), floor.take()) == (JobStatus.PAUSED, None)
-    assert floor.state.unpause("job")
+    assert floor.state.jobs.add("job", TASK, "/out/", 5, 1.0)
+    assert floor.state.jobs.pause("job")
+    floor.state.jobs.start("job", 2, 2, None, [], 0, {})
+    assert (floor.state.jobs.status("job"), floor.take()) == (JobStatus.PAUSED, None)
+    assert floor.state.jobs.resume("job")
     assert floor.work(5) == ["job", "job"]
 
 
@@ -287,13 +286,13 @@ def test_a_paused_job_finishes_the_shard_in_hand(
     house.plan(job)
     check = Lease.check_for_commit
     with monkeypatch.context() as pausing:
-        pausing.setattr(Lease, "check_for_commit", lambda lease: house.state.pause(job.id) and check(lease))
+        pausing.setattr(Lease, "check_for_commit", lambda lease: house.state.jobs.pause(job.id) and check(lease))
         outcome = house.next()
     assert outcome is not None
     assert outcome.how == "committed"
     assert house.next() is None
     house.control.finish_job(job.id, job.output)
     assert not Path(job.output, "_manifest.json").exists()
-    house.state.unpause(job.id)
+    house.state.jobs.resume(job.id)
     assert [outcome.how for outcome in (house.next(), house.next()) if outcome] == ["committed"] * 2
     assert house.finish(job).status is JobStatus.SUCCEEDED

@@ -38,8 +38,8 @@ class HandingOut(RuleBasedStateMachine):
         self.priority = {"a": 5, "b": 5, "c": 9}
         for number, (job, priority) in enumerate(self.priority.items()):
             task, tenant = TASKS[number % 2], "xyx"[number]
-            self.state.add(job, task, "/out/", priority, float(number), tenant, f"model {task}")
-            self.state.start(job, 4, 4, None, [1] if job == "b" else [], 0, {})
+            self.state.jobs.add(job, task, "/out/", priority, float(number), tenant, f"model {task}")
+            self.state.jobs.start(job, 4, 4, None, [1] if job == "b" else [], 0, {})
             self.done[job] = {1} if job == "b" else set()
             self.waiting[job] = set(range(4)) - self.done[job]
             self.committed[job] = len(self.done[job])
@@ -59,28 +59,15 @@ class HandingOut(RuleBasedStateMachine):
         attempt = f"attempt-{next(self._attempts)}"
         models = [f"model {TASKS[0]}"] if warm else []
         due = self._due(tasks)
-        order = self.state.take(tasks, models, attempt)
+        order = self.state.shards.take(tasks, models, attempt)
         if order is None:
             assert not due
             return None
         assert order.job in due
         if twice:
-            assert self.state.take(tasks, models, attempt) == order
+            assert self.state.shards.take(tasks, models, attempt) == order
         self.waiting[order.job].remove(order.shard)
         self.held[order.job, order.shard] = attempt
-        return order, attempt
-
-    @rule(target=handed, job=st.sampled_from("abc"), shard=st.integers(0, 3))
-    def claim(self, job: str, shard: int) -> Held | None:
-        order = ShardOrder(job=job, task=TASKS[0], output="/out/", shard=shard, shards=4)
-        attempt = f"attempt-{next(self._attempts)}"
-        answer = self.state.claim(order, attempt)
-        free = shard in self.waiting[job] and job not in self.paused
-        assert (answer == "claimed") == free
-        if not free:
-            return None
-        self.waiting[job].remove(shard)
-        self.held[job, shard] = attempt
         return order, attempt
 
     @rule(held=handed)
@@ -88,7 +75,7 @@ class HandingOut(RuleBasedStateMachine):
         """Maybe late, or for the second time: what is in storage is done."""
         if held is not None:
             order, attempt = held
-            self.state.commit(order, attempt, 1, {})
+            self.state.shards.commit(order, attempt, 1, {})
             if self.held.get((order.job, order.shard)) == attempt:
                 del self.held[order.job, order.shard]
             self.committed[order.job] += order.shard not in self.done[order.job]
@@ -99,11 +86,11 @@ class HandingOut(RuleBasedStateMachine):
     def put_back(self, held: Held | None, delay: float) -> None:
         if held is not None:
             order, attempt = held
-            self.state.put_back(order, attempt, delay)
+            self.state.shards.requeue(order, attempt, delay)
             if delay:
                 for member in self.state._redis.zrange("nightshift:delayed", 0, -1):
                     self.state._redis.zadd("nightshift:delayed", {member: 0})
-                self.state.sweep()
+                self.state.shards.sweep()
             self._let_go(order, attempt)
 
     @rule(held=handed)
@@ -112,8 +99,8 @@ class HandingOut(RuleBasedStateMachine):
             order, attempt = held
             if self.held.get((order.job, order.shard)) == attempt:
                 self.state._redis.zadd("nightshift:leases", {f"{order.job}/{order.shard}": 0})
-            self.state.sweep()
-            assert self.state.renew(order, attempt, 1) == "lost"
+            self.state.shards.sweep()
+            assert self.state.shards.renew(order, attempt, 1) == "lost"
             self._let_go(order, attempt)
 
     def _let_go(self, order: ShardOrder, attempt: str) -> None:
@@ -124,18 +111,18 @@ class HandingOut(RuleBasedStateMachine):
 
     @rule(job=st.sampled_from("abc"))
     def pause(self, job: str) -> None:
-        assert self.state.pause(job) == (job not in self.paused)
+        assert self.state.jobs.pause(job) == (job not in self.paused)
         self.paused.add(job)
 
     @rule(job=st.sampled_from("abc"))
     def unpause(self, job: str) -> None:
-        assert self.state.unpause(job) == (job in self.paused)
+        assert self.state.jobs.resume(job) == (job in self.paused)
         self.paused.discard(job)
 
     @invariant()
     def counts_agree(self) -> None:
         for job in self.priority:
-            progress = self.state.progress(job)
+            progress = self.state.jobs.progress(job)
             assert progress is not None
             running = sum(of == job for of, _ in self.held)
             assert (progress.shards_done, progress.shards_running) == (self.committed[job], running)
@@ -146,7 +133,7 @@ class HandingOut(RuleBasedStateMachine):
         """Where something waits, a message is asked for: else nobody would come for it."""
         for number, task in enumerate(TASKS):
             jobs = [job for job in list(self.priority)[number::2] if job not in self.paused]
-            assert bool(self.state.release(task, 4, "none")) >= any(self.waiting[job] for job in jobs)
+            assert bool(self.state.shards.tickets_missing(task, 4, "none")) >= any(self.waiting[job] for job in jobs)
 
     def teardown(self) -> None:
         """All that is left can be done, each shard once."""
@@ -160,7 +147,7 @@ class HandingOut(RuleBasedStateMachine):
         assert self.done == {job: set(range(4)) for job in "abc"}
         assert not self.held
         for job in self.priority:
-            self.state.finish(job, JobStatus.SUCCEEDED)
+            self.state.jobs.finish(job, JobStatus.SUCCEEDED)
         left = [key for key in self.state._redis.scan_iter("nightshift:*") if self.state._redis.ttl(key) < 0]
         assert left in ([], ["nightshift:served"])
 

@@ -1,6 +1,8 @@
 """State in a real Redis: each transition, and each thing that can come twice or late."""
 
+import re
 import time
+from importlib.resources import files
 from unittest.mock import Mock
 
 import pytest
@@ -8,7 +10,9 @@ import redis
 
 from jobs.settings import Settings
 from jobs.state import State
+from jobs.state.connection import Connection, Script
 from schemas.errors import ServiceUnavailable
+from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.plan import ShardOrder
 from tests.servers import wait_for
@@ -23,9 +27,9 @@ def order(shard: int, job: str = "job") -> ShardOrder:
 def running(
     state: State, shards: int = 10, job: str = "job", priority: int = 5, accepted: float = 1.0, **more: object
 ) -> None:
-    assert state.add(job, TASK, "/out/", priority, accepted)
+    assert state.jobs.add(job, TASK, "/out/", priority, accepted)
     known = {"max_errors": None, "done": [], "rows_done": 0, "errors": {}} | more
-    assert not state.start(job, shards, 100, **known)  # type: ignore[arg-type]
+    assert not state.jobs.start(job, shards, 100, **known)  # type: ignore[arg-type]
 
 
 QUEUE = "nightshift." + TASK
@@ -35,7 +39,7 @@ def taken(state: State, most: int = 100, attempt: str = "") -> list[tuple[str, i
     """What workers take, one after the other, until nothing waits or they are so many."""
     found = []
     for number in range(most):
-        shard = state.take([TASK], [], attempt or f"{time.monotonic_ns()}-{number}")
+        shard = state.shards.take([TASK], [], attempt or f"{time.monotonic_ns()}-{number}")
         if shard is None:
             break
         found.append((shard.job, shard.shard))
@@ -44,18 +48,18 @@ def taken(state: State, most: int = 100, attempt: str = "") -> list[tuple[str, i
 
 def test_messages_are_sent_for_a_window_of_what_waits(state: State) -> None:
     running(state)
-    assert state.release(TASK, 3, QUEUE) == 3
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 3
     state._redis.rpush(QUEUE, "a", "b", "c")
-    assert state.release(TASK, 3, QUEUE) == 0
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0
     state._redis.lpop(QUEUE)
     assert taken(state, 1) == [("job", 0)]
-    assert state.release(TASK, 3, QUEUE) == 1
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 1
     assert taken(state, 8) == [("job", shard) for shard in range(1, 9)]
-    assert state.release(TASK, 3, QUEUE) == 0, "one shard waits, two messages are there"
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0, "one shard waits, two messages are there"
     state._redis.delete(QUEUE)
-    assert state.release(TASK, 3, QUEUE) == 1, "messages that are lost are missed at once"
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 1, "messages that are lost are missed at once"
     assert taken(state) == [("job", 9)]
-    assert state.release(TASK, 3, QUEUE) == 0
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0
 
 
 def test_the_more_urgent_then_the_older_job_goes_first(state: State) -> None:
@@ -70,28 +74,30 @@ def test_a_shard_is_taken_once_though_asked_for_twice(state: State) -> None:
     running(state)
     assert taken(state, 2, "a") == [("job", 0), ("job", 0)]
     assert taken(state, 1, "b") == [("job", 1)]
-    state.put_back(order(0), "a")
+    state.shards.requeue(order(0), "a")
     assert taken(state, 2, "c") == [("job", 0), ("job", 0)]
 
 
-def test_a_shard_is_claimed_once(state: State) -> None:
-    running(state)
-    assert state.claim(order(0), "a") == "claimed"
-    assert state.claim(order(0), "b") == "leased"
-    assert state.renew(order(0), "a", 5) == "running"
-    assert state.renew(order(0), "b", 5) == "lost"
-    assert not state.commit(order(0), "a", 10, {"null_input": 2})
-    assert state.claim(order(0), "c") == "done"
+def test_a_shard_has_one_lease(state: State) -> None:
+    running(state, shards=2)
+    assert taken(state, 1, "a") == [("job", 0)]
+    assert taken(state, 1, "b") == [("job", 1)]
+    assert taken(state) == []
+    assert state.shards.renew(order(0), "a", 5) == "running"
+    assert state.shards.renew(order(0), "b", 5) == "lost"
+    assert not state.shards.commit(order(0), "a", 10, {"null_input": 2})
+    state.shards.requeue(order(1), "b")
+    assert taken(state, 1, "c") == [("job", 1)], "what is committed is not handed out"
 
 
 def test_progress_counts_each_shard_once(state: State) -> None:
     running(state)
-    state.claim(order(0), "a")
-    state.claim(order(1), "b")
-    state.renew(order(1), "b", 7)
+    taken(state, 1, "a")
+    taken(state, 1, "b")
+    state.shards.renew(order(1), "b", 7)
     for _ in range(3):
-        state.commit(order(0), "a", 10, {"null_input": 2})
-    progress = state.progress("job")
+        state.shards.commit(order(0), "a", 10, {"null_input": 2})
+    progress = state.jobs.progress("job")
     assert progress is not None
     assert (progress.shards_done, progress.rows_done, progress.rows_live, progress.shards_running) == (1, 10, 7, 1)
     assert progress.errors == {"null_input": 2}
@@ -100,23 +106,23 @@ def test_progress_counts_each_shard_once(state: State) -> None:
 
 def test_the_last_commit_asks_for_the_end(state: State) -> None:
     running(state, shards=2)
-    assert not state.commit(order(0), "a", 1, {})
-    assert state.commit(order(1), "b", 1, {})
-    state.finish("job", JobStatus.SUCCEEDED)
-    assert state.status("job") is JobStatus.SUCCEEDED
-    assert state.active_jobs() == []
-    assert state.claim(order(1), "c") == "succeeded"
+    assert not state.shards.commit(order(0), "a", 1, {})
+    assert state.shards.commit(order(1), "b", 1, {})
+    state.jobs.finish("job", JobStatus.SUCCEEDED)
+    assert state.jobs.status("job") is JobStatus.SUCCEEDED
+    assert state.jobs.active() == []
+    assert taken(state) == []
 
 
 def test_a_job_without_shards_ends_at_once(state: State) -> None:
-    state.add("job", TASK, "/out/", 5, 1.0)
-    assert state.start("job", 0, 0, None, [], 0, {})
+    state.jobs.add("job", TASK, "/out/", 5, 1.0)
+    assert state.jobs.start("job", 0, 0, None, [], 0, {})
 
 
 def test_what_is_done_already_is_not_handed_out(state: State) -> None:
     running(state, done=[0, 2, 9], rows_done=30, errors={"x": 1})
     assert [shard for _, shard in taken(state)] == [1, 3, 4, 5, 6, 7, 8]
-    progress = state.progress("job")
+    progress = state.jobs.progress("job")
     assert progress is not None
     assert (progress.shards_done, progress.rows_done, progress.errors) == (3, 30, {"x": 1})
 
@@ -124,20 +130,20 @@ def test_what_is_done_already_is_not_handed_out(state: State) -> None:
 def test_a_shard_put_back_comes_again(state: State) -> None:
     running(state, shards=1)
     assert taken(state, attempt="a") == [("job", 0)] * 100
-    state.put_back(order(0), "a")
+    state.shards.requeue(order(0), "a")
     assert taken(state) == [("job", 0)]
-    assert state.tries(order(0)) == 0
+    assert state.shards.tries(order(0)) == 0
 
 
 def test_a_delayed_shard_waits_for_the_sweep(state: State) -> None:
     running(state, shards=1)
     taken(state, 1, "a")
-    state.put_back(order(0), "a", 1000)
-    state.sweep()
+    state.shards.requeue(order(0), "a", 1000)
+    state.shards.sweep()
     assert taken(state) == []
-    assert state.tries(order(0)) == 1
+    assert state.shards.tries(order(0)) == 1
     state._redis.zincrby("nightshift:delayed", -2000, "job/0")
-    state.sweep()
+    state.shards.sweep()
     assert taken(state) == [("job", 0)]
 
 
@@ -146,46 +152,46 @@ def test_a_lease_that_runs_out_is_released_again_then_given_up(state: State, set
     running(short, shards=1)
     for attempt in ("a", "b"):
         assert taken(short, 1, attempt) == [("job", 0)]
-        wait_for("the lease runs out", lambda: short.sweep()[2] == 1)
+        wait_for("the lease runs out", lambda: short.shards.sweep()[2] == 1)
     assert taken(short) == []
-    assert short.failed_shards("job")[0].code == "worker_lost"
-    assert short.sweep()[0] == ["job"]
-    assert short.renew(order(0), "a", 1) == "lost"
+    assert short.jobs.failed_shards("job")[0].code == "worker_lost"
+    assert short.shards.sweep()[0] == ["job"]
+    assert short.shards.renew(order(0), "a", 1) == "lost"
 
 
 def test_a_late_commit_of_a_lost_shard_counts(state: State, settings: Settings) -> None:
     """The part is in storage: that it was given up doesn't matter any more."""
     short = State(settings.model_copy(update={"lease_s": 0.05, "max_lost": 1}))
     running(short, shards=1)
-    short.claim(order(0), "a")
-    wait_for("the lease runs out", lambda: short.sweep()[2] == 1)
-    assert 0 in short.failed_shards("job")
-    assert short.commit(order(0), "a", 10, {})
-    assert short.failed_shards("job") == {}
+    taken(short, 1, "a")
+    wait_for("the lease runs out", lambda: short.shards.sweep()[2] == 1)
+    assert 0 in short.jobs.failed_shards("job")
+    assert short.shards.commit(order(0), "a", 10, {})
+    assert short.jobs.failed_shards("job") == {}
 
 
 def test_cancel_stops_releases_and_waits_for_the_shards_in_hand(state: State) -> None:
     running(state)
     taken(state, 1, "a")
-    assert state.cancel("job")
-    assert not state.cancel("job")
-    assert state.claim(order(1), "b") == "cancelling"
-    assert state.renew(order(0), "a", 1) == "cancelling"
-    progress = state.progress("job")
+    assert state.jobs.cancel("job")
+    assert not state.jobs.cancel("job")
+    assert taken(state) == []
+    assert state.shards.renew(order(0), "a", 1) == "cancelling"
+    progress = state.jobs.progress("job")
     assert progress is not None
     assert not progress.finishable
-    assert state.put_back(order(0), "a")
+    assert state.shards.requeue(order(0), "a")
     assert taken(state) == []
-    assert state.release(TASK, 3, QUEUE) == 0
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0
 
 
 def test_too_many_errors_fail_the_job(state: State) -> None:
     running(state, max_errors=3)
-    state.claim(order(0), "a")
-    assert not state.commit(order(0), "a", 10, {"x": 3})
-    state.claim(order(1), "a")
-    assert state.commit(order(1), "a", 10, {"x": 1})
-    progress = state.progress("job")
+    taken(state, 1, "a")
+    assert not state.shards.commit(order(0), "a", 10, {"x": 3})
+    taken(state, 1, "a")
+    assert state.shards.commit(order(1), "a", 10, {"x": 1})
+    progress = state.jobs.progress("job")
     assert progress is not None
     assert progress.status is JobStatus.FAILING
     assert progress.error == ErrorInfo(
@@ -193,37 +199,36 @@ def test_too_many_errors_fail_the_job(state: State) -> None:
     )
 
 
-def test_a_claim_on_an_unknown_job(state: State) -> None:
-    assert state.claim(order(0, "stranger"), "a") == "unknown"
-    assert not state.commit(order(0, "stranger"), "a", 1, {})
-    assert state.progress("stranger") is None
+def test_a_commit_of_an_unknown_job(state: State) -> None:
+    assert not state.shards.commit(order(0, "stranger"), "a", 1, {})
+    assert state.jobs.progress("stranger") is None
 
 
 def test_an_active_job_is_not_added_again(state: State) -> None:
     running(state)
-    assert not state.add("job", TASK, "/out/", 5, 2.0)
-    state.finish("job", JobStatus.FAILED)
-    assert state.add("job", TASK, "/out/", 5, 2.0)
-    assert state.status("job") is JobStatus.PLANNING
+    assert not state.jobs.add("job", TASK, "/out/", 5, 2.0)
+    state.jobs.finish("job", JobStatus.FAILED)
+    assert state.jobs.add("job", TASK, "/out/", 5, 2.0)
+    assert state.jobs.status("job") is JobStatus.PLANNING
 
 
 def test_locks(state: State) -> None:
-    assert state.lock("x", "me", 10)
-    assert state.lock("x", "me", 10)
-    assert not state.lock("x", "you", 10)
-    state.unlock("x", "you")
-    assert not state.lock("x", "you", 10)
-    state.unlock("x", "me")
-    assert state.lock("x", "you", 10)
+    assert state.locks.take("x", "me", 10)
+    assert state.locks.take("x", "me", 10)
+    assert not state.locks.take("x", "you", 10)
+    state.locks.release("x", "you")
+    assert not state.locks.take("x", "you", 10)
+    state.locks.release("x", "me")
+    assert state.locks.take("x", "you", 10)
 
 
 def test_the_window_follows_the_workers(state: State) -> None:
-    assert state.window("text") == 2
-    state.report_worker("one", ["text", "control"], 4)
-    state.report_worker("two", ["vision"], 8)
-    assert state.window("text") == 8
-    state.forget_worker("one")
-    assert state.window("text") == 2
+    assert state.workers.window("text") == 2
+    state.workers.report("one", ["text", "control"], 4)
+    state.workers.report("two", ["vision"], 8)
+    assert state.workers.window("text") == 8
+    state.workers.forget("one")
+    assert state.workers.window("text") == 2
 
 
 def test_redis_away_is_tried_four_times_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,17 +256,66 @@ def test_bytes_a_shard_are_few(state: State) -> None:
 def test_nothing_is_left_of_an_ended_job_but_what_expires(state: State, settings: Settings) -> None:
     short = State(settings.model_copy(update={"lease_s": 0.05}))
     running(short, shards=2)
-    short.claim(order(0), "a")
-    short.claim(order(1), "b")
-    short.cancel("job")
-    short.finish("job", JobStatus.CANCELLED)
+    taken(short, 1, "a")
+    taken(short, 1, "b")
+    short.jobs.cancel("job")
+    short.jobs.finish("job", JobStatus.CANCELLED)
     expired: list[int] = []
 
     def both() -> bool:
-        expired.append(short.sweep()[2])
+        expired.append(short.shards.sweep()[2])
         return sum(expired) == 2
 
     wait_for("the leases run out", both)
-    short.commit(order(0), "a", 1, {"x": 1})
+    short.shards.commit(order(0), "a", 1, {"x": 1})
     left = [key for key in short._redis.scan_iter("nightshift:*") if short._redis.ttl(key) < 0]
     assert left == []
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in (files("jobs.state") / "lua").iterdir()))
+def test_a_script_compiles_with_the_libraries_that_it_names(state: State, name: str) -> None:
+    """A function of a library that it doesn't name would be a global, which Redis refuses only when it is called."""
+    script = Script(name.removesuffix(".lua"))
+    if script.name not in ("prelude", "queue", "losses"):
+        state._redis.script_load(script.source)
+        called = set(re.findall(r"\b(\w+)\(", script.body))
+        for library in ("queue", "losses"):
+            functions = set(re.findall(r"^local function (\w+)", Script(library).body, re.MULTILINE))
+            assert not called & functions or library in script.libraries, library
+
+
+def test_a_wrong_name_of_an_argument_is_an_error_at_the_call(state: State) -> None:
+    assert Script("tickets_missing").slots("KEYS") == ["queue"]
+    with pytest.raises(TypeError, match=r"shard_renew\.lua takes job, shard, attempt, lease, rows; given: job, shards"):
+        Connection(Settings(redis_url="redis://127.0.0.1:1/0")).run("shard_renew", job="job", shards=1)
+
+
+def test_a_user_with_our_keys_alone_is_enough(settings: Settings, state: State) -> None:
+    """Every key of the scripts begins with the prefix, and Celery's queue is declared."""
+    state._redis.acl_setuser(
+        "narrow", enabled=True, passwords=["+pw"], keys=["nightshift:*", "nightshift.*"], commands=["+@all"]
+    )
+    assert settings.redis_url is not None
+    url = settings.redis_url.get_secret_value().replace("://", "://narrow:pw@", 1)
+    narrow = State(Settings(redis_url=url))
+    running(narrow, shards=3)
+    narrow.workers.report("one", ["text"], 1)
+    assert narrow.shards.tickets_missing(TASK, 3, QUEUE) == 3
+    assert taken(narrow, 2, "a") == [("job", 0)] * 2
+    narrow.shards.set_position(order(0), "a", (0, 5))
+    assert narrow.shards.lost(order(0), "a", Loss.TIMEOUT) == (True, False)
+    assert taken(narrow, 1, "b") == [("job", 0)]
+    assert not narrow.shards.commit(order(0), "b", 1, {})
+    narrow.shards.sweep()
+    assert narrow.jobs.cancel("job")
+    narrow.webhooks.add("job", "/out/")
+    assert narrow.webhooks.take_due(60) == [("job", "/out/")]
+    assert narrow.webhooks.begin("job") == 1
+    narrow.webhooks.settle("job")
+    assert narrow.webhooks.begin("job") is None
+    narrow.jobs.finish("job", JobStatus.CANCELLED)
+    with narrow.locks.alone("x", "me", 10) as is_alone:
+        assert is_alone
+    assert narrow.epoch.end(narrow.epoch.begin())
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        narrow.shards.tickets_missing(TASK, 3, "another's queue")

@@ -171,7 +171,7 @@ def test_what_a_cancelled_job_never_came_to_runs(house: House, classifier: Path,
     house.plan(job)
     with failing(lambda n: n == 40):
         house.attempt(job, 1)
-    house.state.cancel(job.id)
+    house.state.jobs.cancel(job.id)
     assert house.finish(job).status is JobStatus.CANCELLED
     _, again = retried(house, job, f"{tmp_path}/rest")
     assert (again.status, again.rows) == (JobStatus.SUCCEEDED, 71)
@@ -253,7 +253,7 @@ def test_any_tree_of_retries_reads_as_one(house: House, classifier: Path, tmp_pa
             for shard in range(shards):
                 if chance.random() < lost:
                     order, attempt = house.take(current, shard, f"gone-{current.id}-{shard}")
-                    house.state.fail_shard(order, attempt, ErrorInfo(code="x", message="lost"))
+                    house.state.shards.fail(order, attempt, ErrorInfo(code="x", message="lost"))
                 else:
                     assert house.attempt(current, shard, f"{current.id}-{shard}").how == "committed"
         house.finish(current)

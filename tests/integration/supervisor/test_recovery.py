@@ -11,7 +11,8 @@ import redis
 from jobs.control.build_manifest import make_manifest
 from jobs.control.controller import Control
 from jobs.settings import Settings
-from jobs.state import State, epoch
+from jobs.state.jobs import Jobs
+from jobs.state.shards import Shards
 from jobs.storage import Storage
 from jobs.storage.catalog import find_in_catalog, not_marked
 from jobs.submission.accept import enqueue
@@ -37,11 +38,11 @@ def files(job: AcceptedJob) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()}
 
 
-def go_on(house: House, job: AcceptedJob, id: str = "b") -> None:
+def go_on(house: House, job: AcceptedJob) -> None:
     """What workers and the control process do for a job in Redis until it ends."""
-    shards = house.plan(job)
-    for shard in range(shards):
-        house.attempt(job, shard, f"{id}{shard}")
+    house.plan(job)
+    while house.next(job.spec.task) is not None:
+        pass
     manifest = house.finish(job)
     assert (manifest.status, manifest.rows, manifest.shards) == (JobStatus.SUCCEEDED, 100, 4)
     assert [row["id"] for row in read_output(job.output)] == list(range(100))
@@ -72,17 +73,17 @@ def test_redis_lost_between_the_manifest_and_its_end_in_redis(
     for shard in range(shards):
         house.attempt(job, shard, f"a{shard}")
 
-    def flushed(state: State, *args: Any) -> None:
-        state._redis.flushall()
+    def flushed(*args: Any) -> None:
+        house.state._redis.flushall()
 
     with monkeypatch.context() as broken:
-        broken.setattr(State, "finish", flushed)
+        broken.setattr(Jobs, "finish", flushed)
         broken.setattr("jobs.control.controller.mark_ended", lambda *args: None)
         house.finish(job)
     before = files(job)
     assert rebuilt(house) == {job.id: Standing.ENDED}
     assert rebuilt(house) == {}, "what has ended is marked, and not looked at again"
-    assert house.state.active_jobs() == []
+    assert house.state.jobs.active() == []
     assert files(job) == before
 
 
@@ -95,7 +96,7 @@ def test_an_end_that_cannot_be_marked_is_an_end(
     with monkeypatch.context() as broken:
         broken.setattr("jobs.control.controller.mark_ended", away)
         manifest = house.run(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
-    assert house.state.status(manifest.job) is JobStatus.SUCCEEDED
+    assert house.state.jobs.status(manifest.job) is JobStatus.SUCCEEDED
     assert rebuilt(house) == {manifest.job: Standing.ENDED}
 
 
@@ -124,7 +125,7 @@ def test_the_shard_in_hand_is_committed_by_whoever_had_it(
 
     interrupted_once(monkeypatch, lose)
     assert house.attempt(job, 0, "a").how == "committed"
-    progress = house.state.progress(job.id)
+    progress = house.state.jobs.progress(job.id)
     assert progress is not None
     assert (progress.shards_done, progress.shards_running, progress.rows_done) == (1, 0, 30)
     go_on(house, job)
@@ -137,7 +138,7 @@ def test_the_shard_in_hand_waits_until_redis_is_rebuilt(
     job = submit(house, classifier, texts)
     house.plan(job)
     asked = threading.Event()
-    reclaim = epoch.reclaim
+    reclaim = Shards.reclaim
 
     def noticed(*args: Any) -> str:
         answer = reclaim(*args)
@@ -150,7 +151,7 @@ def test_the_shard_in_hand_waits_until_redis_is_rebuilt(
         rebuilt(house)
         house.plan(job)
 
-    monkeypatch.setattr(epoch, "reclaim", noticed)
+    monkeypatch.setattr(Shards, "reclaim", noticed)
     thread = threading.Thread(target=later)
     thread.start()
     interrupted_once(monkeypatch, house.state._redis.flushall)
@@ -195,8 +196,8 @@ def test_a_lease_that_ran_out_is_not_taken_again(house: House, classifier: Path,
     job = submit(house, classifier, texts)
     house.plan(job)
     order, _ = house.take(job, 0, "a")
-    house.state.put_back(order, "a")
-    assert epoch.reclaim(house.state, order, "a", 0, 60) == "lost"
+    house.state.shards.requeue(order, "a")
+    assert house.state.shards.reclaim(order, "a", 0) == "lost"
 
 
 def test_a_commit_while_its_job_is_planned_again_is_taken_up(house: House, classifier: Path, texts: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_commit_while_its_job_is_planned_again_is_taken_up(house: House, class
     house.state._redis.flushall()
     rebuilt(house)
     order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=1, shards=shards)
-    assert not house.state.commit(order, "a", 30, {})
+    assert not house.state.shards.commit(order, "a", 30, {})
     go_on(house, job)
 
 
@@ -232,7 +233,7 @@ def test_what_cannot_be_rebuilt_stands_in_nobody_s_way(
         alien.id: Standing.UNREADABLE,
         second.id: Standing.NEVER_ACCEPTED,
     }
-    assert epoch.is_whole(house.state)
+    assert house.state.epoch.is_whole()
     assert second.id not in list(not_marked(house.storage, str(catalog))), "the location is the other's for good"
 
     house.state._redis.flushall()
@@ -247,34 +248,34 @@ def test_what_cannot_be_rebuilt_stands_in_nobody_s_way(
         slow.setattr(Storage, "read", away)
         with pytest.raises(Transient, match="the storage of 1 jobs is away"):
             rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
-    assert not epoch.is_whole(house.state), "so that it is tried again"
+    assert not house.state.epoch.is_whole(), "so that it is tried again"
     rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
-    assert house.state.active_jobs() == [good.id]
+    assert house.state.jobs.active() == [good.id]
 
 
 def test_a_new_redis_is_known_by_what_it_lacks(house: House, classifier: Path, texts: Path) -> None:
-    assert not epoch.is_whole(house.state)
+    assert not house.state.epoch.is_whole()
     rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
-    assert epoch.is_whole(house.state)
+    assert house.state.epoch.is_whole()
     house.state._redis.set("nightshift:epoch", "another server's")
-    assert not epoch.is_whole(house.state), "restarted, from a snapshot perhaps"
+    assert not house.state.epoch.is_whole(), "restarted, from a snapshot perhaps"
     submit(house, classifier, texts)
     found = rebuild(house.state, house.broker, house.storage, house.settings)
     next(found)
     house.state._redis.flushall()
     assert list(found) == []
-    assert not epoch.is_whole(house.state), "emptied meanwhile"
+    assert not house.state.epoch.is_whole(), "emptied meanwhile"
 
 
 def test_one_rebuilds_at_a_time(house: House, classifier: Path, texts: Path) -> None:
     job = submit(house, classifier, texts)
     house.state._redis.flushall()
-    assert house.state.lock("rebuild", "other", 60)
+    assert house.state.locks.take("rebuild", "other", 60)
     rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
-    assert house.state.status(job.id) is None
-    house.state.unlock("rebuild", "other")
+    assert house.state.jobs.status(job.id) is None
+    house.state.locks.release("rebuild", "other")
     rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
-    assert house.state.status(job.id) is JobStatus.PLANNING
+    assert house.state.jobs.status(job.id) is JobStatus.PLANNING
 
 
 def test_jobs_of_commands_of_their_own_are_not_a_deployment_s(
@@ -287,7 +288,7 @@ def test_jobs_of_commands_of_their_own_are_not_a_deployment_s(
     spec = spec_for(classifier, str(texts), f"{texts.parent.parent}/out")
     job = accept(validate(spec, house.storage, alone), house.storage, alone).job
     assert rebuilt(house) == {job.id: Standing.EMBEDDED}
-    assert house.state.active_jobs() == []
+    assert house.state.jobs.active() == []
 
 
 def test_a_plan_under_way_when_redis_is_lost_stands(
@@ -304,7 +305,7 @@ def test_a_plan_under_way_when_redis_is_lost_stands(
     with monkeypatch.context() as broken:
         broken.setattr(Control, "_plan", flushed)
         house.control.plan_job(job.id, job.output)
-    assert house.state.status(job.id) is None
+    assert house.state.jobs.status(job.id) is None
     before = files(job)
     assert rebuilt(house) == {job.id: Standing.ENTERED}
     go_on(house, job)
@@ -317,21 +318,21 @@ def test_a_job_that_ended_is_not_run_on_by_a_redis_that_is_behind(house: House, 
     house.plan(job)
     house.attempt(job, 0)
     before = [(key, raw(house).dump(key)) for key in raw(house).scan_iter("nightshift:*")]
-    house.state.cancel(job.id)
+    house.state.jobs.cancel(job.id)
     assert house.finish(job).status is JobStatus.CANCELLED
     raw(house).flushall()
     for key, value in before:
         assert value is not None
         raw(house).restore(key, 0, value)
-    assert house.state.status(job.id) is JobStatus.RUNNING
+    assert house.state.jobs.status(job.id) is JobStatus.RUNNING
     assert rebuilt(house) == {}
-    assert house.state.status(job.id) is JobStatus.CANCELLED
+    assert house.state.jobs.status(job.id) is JobStatus.CANCELLED
     assert house.nothing_waits(job)
 
     house.state._redis.flushall()
     enqueue(job, house.state, house.broker)
     house.control.plan_job(job.id, job.output)
-    assert house.state.status(job.id) is JobStatus.CANCELLED, "nor where it was entered again just as it ended"
+    assert house.state.jobs.status(job.id) is JobStatus.CANCELLED, "nor where it was entered again just as it ended"
 
 
 def test_an_end_that_redis_was_lost_under_is_not_written(
@@ -341,7 +342,7 @@ def test_an_end_that_redis_was_lost_under_is_not_written(
     job = submit(house, classifier, texts)
     house.plan(job)
     house.attempt(job, 0)
-    house.state.cancel(job.id)
+    house.state.jobs.cancel(job.id)
 
     def lost(*args: Any) -> Any:
         house.state._redis.flushall()

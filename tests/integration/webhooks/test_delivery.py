@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from jobs.settings import Settings
-from jobs.state import State, webhook_queue
+from jobs.state import State
 from jobs.storage.catalog import is_marked
 from jobs.supervisor.recovery import Standing, rebuild
 from jobs.supervisor.sweep import sweep
@@ -84,21 +84,19 @@ def cancelled(house: House, classifier: Path, source: Path, url: str, output: st
         classifier, str(source), f"{source.parent.parent}/{output}/", notify=url, labels={"tenant": "search"}
     )
     job = house.submit(spec)
-    assert house.state.cancel(job.id)
+    assert house.state.jobs.cancel(job.id)
     return job
 
 
 def settled(house: House, job: AcceptedJob) -> Callable[[], bool]:
-    return lambda: (
-        is_marked(job.id, house.storage, house.settings.catalog_uri) and not webhook_queue.waiting(house.state)
-    )
+    return lambda: is_marked(job.id, house.storage, house.settings.catalog_uri) and not house.state.webhooks.waiting()
 
 
 def swept(house: House, job: AcceptedJob) -> Callable[[], bool]:
     """What the sweep does, and the control process on its message, until the webhook is settled."""
 
     def once() -> bool:
-        for due, output in webhook_queue.take_due(house.state, 60):
+        for due, output in house.state.webhooks.take_due(60):
             house.control.notify_job(due, output)
         return settled(house, job)()
 
@@ -153,7 +151,7 @@ def test_it_is_given_up_at_last_and_that_is_logged(
 def test_tries_that_end_their_process_come_to_an_end(house: House, classifier: Path, source: Path) -> None:
     with Receiver() as receiver:
         job = cancelled(house, classifier, source, receiver.url)
-        webhook_queue.add(house.state, job.id, job.output)
+        house.state.webhooks.add(job.id, job.output)
         house.state._redis.hset(f"nightshift:notice:{job.id}", "tries", 4)
         house.finish(job)
         wait_for("it is given up", settled(house, job))
@@ -172,11 +170,11 @@ def test_a_crash_before_it_is_sent_loses_nothing(
         job = cancelled(house, classifier, source, receiver.url)
         for method in ("add", "begin"):
             with monkeypatch.context() as broken:
-                broken.setattr(f"jobs.state.webhook_queue.{method}", died)
+                broken.setattr(f"jobs.state.webhook_queue.WebhookQueue.{method}", died)
                 broken.setattr(Notifier, "submit", Notifier.deliver)
                 with pytest.raises(SystemExit):
                     house.finish(job)
-        house.state._redis.zadd("nightshift:webhook_queue", {job.id: 0})  # its lease ran out
+        house.state._redis.zadd("nightshift:notices", {job.id: 0})  # its lease ran out
         asked: list[str] = []
         monkeypatch.setattr(house.broker, "notify_job", lambda job, output: asked.append(job))
         sweep(house.state, house.broker, house.settings, "a")
@@ -198,14 +196,14 @@ def test_redis_lost_with_a_webhook_due(
         for _ in range(2):
             found = list(rebuild(house.state, house.broker, house.storage, house.settings))
             assert [seen.standing for seen in found] == [Standing.UNTOLD]
-        assert webhook_queue.take_due(house.state, 60) == [(job.id, job.output)]
+        assert house.state.webhooks.take_due(60) == [(job.id, job.output)]
         house.control.notify_job(job.id, job.output)
         wait_for("the webhook is settled", settled(house, job))
         assert list(rebuild(house.state, house.broker, house.storage, house.settings)) == []
         house.control.notify_job(job.id, job.output)
-        webhook_queue.add(house.state, job.id, job.output)  # by a rebuilding that began before
+        house.state.webhooks.add(job.id, job.output)  # by a rebuilding that began before
         Notifier(house.settings, house.state, house.storage).deliver(job.id, job.output)
-        assert not webhook_queue.waiting(house.state)
+        assert not house.state.webhooks.waiting()
     assert len(receiver.taken) == 1
 
 
@@ -218,10 +216,10 @@ def test_redis_away_puts_it_off(house: House, classifier: Path, source: Path, mo
     def away(*_: object) -> int:
         raise ServiceUnavailable("Redis is away")
 
-    monkeypatch.setattr("jobs.state.webhook_queue.begin", away)
+    monkeypatch.setattr("jobs.state.webhook_queue.WebhookQueue.begin", away)
     with pytest.raises(ServiceUnavailable):
         Notifier(house.settings, house.state, house.storage).deliver(job.id, job.output)
-    assert webhook_queue.waiting(house.state) == 1
+    assert house.state.webhooks.waiting() == 1
 
 
 def test_no_private_address_is_asked(house: House, classifier: Path, source: Path) -> None:
@@ -294,7 +292,7 @@ def test_a_deployment_sends_it_from_the_control_process(
         submitted = nightshift("submit", *chosen, "--set", "labels.tenant=search")
         assert submitted.code == 0, submitted.err
         id = submitted.out.strip()
-        assert state.cancel(id)
+        assert state.jobs.cancel(id)
         with worker(tmp_path / "worker.log", "--groups", "control"):
             wait_for("the webhook was taken", lambda: len(receiver.taken) == 2)
             wait_for("it is settled", lambda: is_marked(id, house.storage, house.settings.catalog_uri))

@@ -1,0 +1,138 @@
+"""The shards in Redis: handed out under a lease, renewed, committed, put back, given up or lost."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobs.settings import Settings
+from jobs.state.connection import Connection, job_key
+from schemas.loss import Death, Loss
+from schemas.manifest import ErrorInfo
+from schemas.plan import ShardOrder
+
+
+@dataclass(frozen=True)
+class WarmLimits:
+    """How far a job whose model a worker holds goes before the job whose turn it is.
+
+    By so many shards, and while that job has waited no more than so many seconds since its last shard. A job that
+    never had a shard waits for `new_seconds` since it was planned, and only for others that never had one.
+    """
+
+    shards: int = 8
+    seconds: float = 600
+    new_seconds: float = 60
+
+
+@dataclass(frozen=True)
+class ShardsNow:
+    """Of some of a job's shards: those that are committed, that a worker has in hand, and that were given up."""
+
+    done: set[int]
+    held: set[int]
+    failed: dict[int, ErrorInfo]
+
+
+class Shards:
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._redis = connection.redis
+        self._run = connection.run
+        self._lease_s = settings.lease_s
+        unnamed, named, in_a_row = settings.losses
+        self._losses = {"max_unnamed": unnamed, "max_named": named, "max_shards": in_a_row}
+        self.warm = WarmLimits()
+
+    def tickets_missing(self, task: str, window: int, queue: str) -> int:
+        """Return how many messages to send, so that the task's queue has one for each waiting shard, up to the
+        window."""
+        return int(self._run("tickets_missing", task=task, window=window, queue=queue))
+
+    def take(self, tasks: Collection[str], models: Sequence[str], attempt: str) -> ShardOrder | None:
+        """Take the lease of the shard that is to run now, of all jobs of these tasks; return None if none waits.
+
+        `models` are those that the worker holds: their jobs go first as far as `warm` allows.
+        """
+        found = self._run(
+            "shard_take",
+            attempt=attempt,
+            lease=self._lease_s,
+            tasks=json.dumps(list(tasks)),
+            models=json.dumps(list(models)),
+            warm_shards=self.warm.shards,
+            warm_s=self.warm.seconds,
+            new_s=self.warm.new_seconds,
+        )
+        if found is None:
+            return None
+        job, task, output, shard, shards = found
+        return ShardOrder(job=job, task=task, output=output, shard=shard, shards=shards)
+
+    def renew(self, order: ShardOrder, attempt: str, rows: int) -> str:
+        """Renew the lease, and say how many rows are done. Return the job's status, or `lost`."""
+        return str(self._of(order, "shard_renew", attempt=attempt, lease=self._lease_s, rows=rows))
+
+    def reclaim(self, order: ShardOrder, attempt: str, age_s: float) -> str:
+        """Take a lease again that is `age_s` old and that Redis doesn't know, if Redis was emptied since.
+
+        Return the job's status, `unknown` if the job has not been entered again yet, `lost` if the lease is another's.
+        """
+        return str(self._of(order, "shard_reclaim", attempt=attempt, lease=self._lease_s, age=age_s))
+
+    def commit(self, order: ShardOrder, attempt: str, rows: int, errors: dict[str, int]) -> bool:
+        """Note that the shard's part is in storage. Return True if the job is to be finished."""
+        return bool(self._of(order, "shard_commit", attempt=attempt, rows=rows, errors=json.dumps(errors)))
+
+    def requeue(self, order: ShardOrder, attempt: str, delay_s: float = 0) -> bool:
+        """Drop the lease; the shard is released again, after the delay. Return True if the job is to be finished."""
+        return bool(self._of(order, "shard_requeue", attempt=attempt, delay=delay_s))
+
+    def fail(self, order: ShardOrder, attempt: str, error: ErrorInfo) -> bool:
+        """Give the shard up; the job goes on. Return True if the job is to be finished."""
+        return bool(self._of(order, "shard_fail", attempt=attempt, error=error.model_dump_json()))
+
+    def set_position(self, order: ShardOrder, attempt: str, work: tuple[int, int] | Literal["load"] | None) -> bool:
+        """Say what the attempt works on: only the rows start…stop-1 of its shard, or loading its model. Return False if
+        its lease is lost."""
+        text = f"{work[0]}-{work[1]}" if isinstance(work, tuple) else work or ""
+        return bool(self._of(order, "shard_set_position", attempt=attempt, position=text))
+
+    def lost(self, order: ShardOrder, attempt: str, why: Loss) -> tuple[bool, bool]:
+        """Note that the attempt's process is gone. Return whether it still held its lease, and whether the job is to be
+        finished."""
+        held, finish = self._of(order, "shard_lost", attempt=attempt, why=why, **self._losses)
+        return bool(held), bool(finish)
+
+    def deaths(self, order: ShardOrder) -> list[Death]:
+        """Return the losses of workers over this shard, in order."""
+        found = json.loads(self._redis.hget(job_key(order.job, "lost"), str(order.shard)) or "[]")
+        return [Death(Loss(why), *rows) for why, *rows in found]
+
+    def tries(self, order: ShardOrder) -> int:
+        """Return how often the shard was put back for a fault that should pass."""
+        return int(self._redis.hget(job_key(order.job, "tries"), str(order.shard)) or 0)
+
+    def now(self, job: str, shards: Sequence[int]) -> ShardsNow:
+        """Return where these shards of the job stand."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for shard in shards:
+                pipe.getbit(job_key(job, "done"), shard)
+            pipe.hkeys(job_key(job, "held"))
+            pipe.hgetall(job_key(job, "failed"))
+            *bits, held, failed = pipe.execute()
+        return ShardsNow(
+            {shard for shard, bit in zip(shards, bits, strict=True) if bit},
+            {int(shard) for shard in held},
+            {int(shard): ErrorInfo.model_validate_json(error) for shard, error in failed.items()},
+        )
+
+    def sweep(self) -> tuple[list[str], list[str], int]:
+        """Release the shards whose lease has run out or whose delay is over.
+
+        Return the jobs to finish, the jobs to plan, and how many leases had run out.
+        """
+        finish, plan, expired = self._run("sweep", **self._losses)
+        return finish, plan, int(expired)
+
+    def _of(self, order: ShardOrder, script: str, **named: str | float) -> Any:
+        return self._run(script, job=order.job, shard=order.shard, **named)
