@@ -1,1 +1,1 @@
-"""Workers: the only package with torch. The Celery application, the shard runner, and a handler a task."""
+"""The workers: the only package with torch. It has the Celery application, the shard runner and a handler per task."""

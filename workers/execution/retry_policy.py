@@ -1,4 +1,4 @@
-"""What becomes of a shard whose attempt failed: a pure function of the error and how often it was tried."""
+"""What happens to a shard whose attempt failed? A pure function of the error and the number of tries decides."""
 
 import random
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ CAP_S = 300.0
 
 @dataclass(frozen=True)
 class PutBack:
-    """Release the shard again, after `delay_s` seconds; 0 is at once and counts for nothing."""
+    """Release the shard again after `delay_s` seconds. 0 means at once, and doesn't count as a try."""
 
     delay_s: float
 
 
 @dataclass(frozen=True)
 class FailShard:
-    """Give the shard up; the job goes on and ends as failed."""
+    """Give up on the shard. The job goes on, and ends as failed."""
 
     error: ErrorInfo
 
@@ -45,14 +45,14 @@ Decision = PutBack | FailShard | FailJob
 
 
 def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decision:
-    """What to do after `error`, `tries` earlier transient faults of this shard; `jitter` in [0, 1) spreads retries.
+    """Decide what to do after `error`, given `tries` earlier transient faults of this shard.
 
-    Exponential backoff with full jitter over its upper half:
+    The delay is an exponential backoff with full jitter over its upper half; `jitter`, in [0, 1), spreads retries:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     if isinstance(error, Interrupted):
         return PutBack(0)
-    # Credentials expire, and are renewed: refused access is final only when it stays so.
+    # Credentials expire and are renewed, so refused access is final only if it stays refused.
     if isinstance(error, AccessDenied) and tries + 1 < max_tries:
         return PutBack(_backoff(tries, jitter))
     if isinstance(error, Permanent | NotFound | AccessDenied | AlreadyExists | SpecError):
@@ -64,7 +64,7 @@ def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decis
         code=error.code if isinstance(error, Transient | ServiceUnavailable) else "internal",
         message=str(error) if known else f"{type(error).__name__}: {error}",
     )
-    # What nobody foresaw (a full disk, a defect) gets three chances, and never takes the whole job along.
+    # An unforeseen error (a full disk, a defect) gets three tries, and never fails the whole job.
     if tries + 1 >= (max_tries if known else 3):
         return FailShard(info)
     return PutBack(_backoff(tries, jitter))

@@ -2,8 +2,8 @@
 
 Run as `python -m workers.execution.throughput_sample`.
 
-Reads {"spec", "model", "shard", "columns"} as JSON from standard input, the last an Arrow schema in base64; writes
-{"rows", "rows_per_s", "load_s"} to standard output.
+Reads {"job", "shard", "columns"} as JSON from standard input; `columns` is an Arrow schema in base64. Writes
+{"rows", "rows_per_s", "load_s"} as JSON to standard output.
 """
 
 import base64
@@ -28,7 +28,7 @@ from workers.tasks import handler_of
 
 
 def sample(job: AcceptedJob, shard: Shard, columns: pa.Schema, settings: Settings) -> dict[str, float]:
-    """Run the shard and throw its part away."""
+    """Run the shard, discard its part, and return the shard's rows, its rows per second and the model's load time."""
     storage = Storage()
     spec = job.spec
     handler = handler_of(spec.task_schema)
