@@ -1,6 +1,6 @@
-"""What is said between producers, workers and readers: job specs, plans, reports, manifests, errors.
+"""The data model that producers, workers and readers share: job specs, plans, reports, manifests, errors.
 
-Imports pydantic and pyarrow only; the packages `jobs` and `workers` build on it.
+It imports only pydantic and pyarrow. The packages `jobs` and `workers` build on it.
 """
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""Which optional packages is a feature missing, and what is the command that installs them?
+"""Which optional packages does a feature lack, and which command installs them?
 
-Every hint that names the distribution comes from here. pyproject.toml declares the same extras, which a test compares.
+Every hint that names the distribution comes from here. pyproject.toml declares the same extras; a test compares them.
 """
 
 from importlib.util import find_spec

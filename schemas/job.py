@@ -1,4 +1,4 @@
-"""The job spec: one shape for file, command line, API, schedule and `_job.json`."""
+"""The job spec, in one form for the file, the command line, the API, a schedule and `_job.json`."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
 
 Uri = Annotated[str, Field(min_length=1)]
-#: Strict, as all numbers here: "5" and true are none, as the JSON Schema has it.
+#: Strict, like all numbers here: "5" and true are refused, as the JSON Schema says.
 Count = Annotated[StrictInt, Field(gt=0)]
 
 
 class Strict(BaseModel):
-    """Base of everything in a job spec: unknown keys are refused, values are fixed once read."""
+    """Base class of every part of a job spec. It refuses unknown keys, and its values are fixed once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -61,12 +61,12 @@ class ShardSpec(Strict):
     bytes: Count | None = Field(None, description="Uncompressed input bytes a shard at most.")
 
 
-#: Keys of a spec that may be left empty, which YAML reads as null: they mean their defaults.
+#: Keys of a spec that may be left empty, which YAML reads as null. An empty key has its default.
 _MAY_BE_EMPTY = ("params", "shard", "labels")
 
 
 def _or_null(schema: dict[str, Any]) -> None:
-    """Write down in the spec's JSON Schema which keys may be null."""
+    """Declare in the spec's JSON Schema which keys may be null."""
     for name in _MAY_BE_EMPTY:
         said = schema["properties"][name]
         beside = {key: said.pop(key) for key in ("title", "description", "default") if key in said}
@@ -113,7 +113,7 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _settle(self) -> "JobSpec":
-        """Write the task's id for its alias, and its parameters' defaults beside the ones given."""
+        """Replace an alias by the task's id, and add the defaults of the parameters that are not given."""
         task = find_task(self.task)
         try:
             params = task.params.model_validate(self.params)
@@ -139,11 +139,11 @@ class JobSpec(Strict):
         return self.task_schema.params.model_validate(self.params)
 
     def column(self, name: str) -> str:
-        """What the table calls the task's column `name`."""
+        """Return the table's name for the task's column `name`."""
         return self.input.columns.get(name, name)
 
     def fingerprint(self) -> str:
-        """A hash of all that decides the results: two specs of one fingerprint ask for the same output."""
+        """Return a hash of all that decides the results. Two specs with one fingerprint ask for the same output."""
         decides = self.model_dump(mode="json", exclude={"priority", "labels", "notify", "max_errors"})
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -151,7 +151,7 @@ class JobSpec(Strict):
 class ResolvedModel(Strict):
     """The model as a worker loads it: `source` is what the spec named, `revision` pins its content.
 
-    A hub model's revision is a commit; a folder's or prefix's is a digest of its files.
+    The revision of a hub model is a commit; that of a folder or a prefix is a digest of its files.
     """
 
     source: str
@@ -160,17 +160,17 @@ class ResolvedModel(Strict):
 
 
 class Parent(Strict):
-    """The job that another one retries: its id, and where its results lie."""
+    """The job that another one retries: its id, and the location of its results."""
 
     job: str
     output: str
 
 
 class AcceptedJob(Strict):
-    """`_job.json`: the spec as accepted, everything in it resolved. `parent` is the job that this one retries.
+    """`_job.json`: the accepted spec, with everything in it resolved. `parent` is the job that this one retries.
 
-    `allowed_inputs` are the prefixes that whoever submitted it may read, URIs in a table's rows included; None where
-    the settings alone say what may be read.
+    `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
+    settings alone decide what may be read.
     """
 
     id: str
@@ -189,24 +189,24 @@ class AcceptedJob(Strict):
 
     @property
     def tenant(self) -> str:
-        """Whose share of the workers the job draws on: its label `tenant`, else nobody's."""
+        """The tenant whose share of the workers the job uses: its label `tenant`, or an empty string without one."""
         return self.spec.labels.get("tenant", "")
 
     @property
     def model_key(self) -> str:
-        """What jobs that can share a loaded model have in common."""
+        """The key of the loaded model. Jobs with equal keys can share one."""
         return model_key(self.spec.task, self.model.source, self.model.revision)
 
 
 def model_key(task: str, source: str, revision: str) -> str:
-    """Names a loaded model: the same files are loaded otherwise for another task."""
+    """Return a key for a loaded model. It has the task, since another task loads the same files differently."""
     return f"{task} {source} {revision}"
 
 
 def parse_spec(data: object) -> JobSpec:
-    """A JobSpec from parsed YAML or JSON.
+    """Return a JobSpec from parsed YAML or JSON.
 
-    Raises SpecError with every problem found, each with its field and, for an unknown key, the nearest known one.
+    Raise SpecError with every problem found, each with its field and, for an unknown key, the nearest known one.
     """
     if not isinstance(data, dict):
         raise SpecError.of("", f"a job spec is a mapping of keys to values, not {type(data).__name__}")
@@ -217,7 +217,7 @@ def parse_spec(data: object) -> JobSpec:
 
 
 def _params_problems(data: dict[str, Any]) -> list[Problem]:
-    """What is wrong with the parameters of a spec that has other faults too."""
+    """Return the problems with the parameters of a spec that has other faults too."""
     try:
         params = find_task(str(data.get("task"))).params
     except SpecError as error:
@@ -229,7 +229,7 @@ def _params_problems(data: dict[str, Any]) -> list[Problem]:
     return []
 
 
-# What pydantic adds to a path for the branch of a union that it tried; not part of the field's name.
+# Pydantic adds these to a path for the branch of a union that it tried. They are not part of the field's name.
 _UNION_BRANCHES = (
     "constrained-str",
     "list[constrained-str]",
@@ -258,7 +258,7 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str,
 
 
 def _keys_at(path: list[str], model: type[BaseModel]) -> list[str]:
-    """The known keys of the mapping at `path` inside `model`."""
+    """Return the known keys of the mapping at `path` inside `model`."""
     for name in path:
         inner = model.model_fields[name].annotation
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
@@ -268,7 +268,7 @@ def _keys_at(path: list[str], model: type[BaseModel]) -> list[str]:
 
 
 def spec_json_schema() -> dict[str, Any]:
-    """The JSON Schema of a job spec, with each task's parameters under the condition that the task is named."""
+    """Return the JSON Schema of a job spec. A task's parameters apply on condition that the task is named."""
     schema = JobSpec.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     tasks = all_tasks()

@@ -1,16 +1,16 @@
-"""Why worker processes are lost."""
+"""Why was a worker process lost, and on which rows?"""
 
 from enum import StrEnum
 from typing import NamedTuple
 
 
 class Loss(StrEnum):
-    """Why a worker process was lost; also the error code of the rows and shards that it was lost for."""
+    """The reason for losing a worker process. It is also the error code of the rows and shards concerned."""
 
     WORKER_LOST = "worker_lost"
     TIMEOUT = "timeout"
     MEMORY_EXCEEDED = "memory_exceeded"
-    #: Its lease ran out. The process may still live, and only be cut off from Redis.
+    #: The lease ran out. The process may be alive, and only cut off from Redis.
     LEASE_EXPIRED = "lease_expired"
 
 

@@ -11,7 +11,7 @@ from schemas.redaction import masked
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. `paused`, `cancelling` and `failing` hand out no shards; the last three are final."""
+    """The status of a job. `paused`, `cancelling` and `failing` hand out no shards; the last three are final."""
 
     PLANNING = "planning"
     RUNNING = "running"
@@ -28,12 +28,12 @@ class JobStatus(StrEnum):
 
 
 class ErrorInfo(BaseModel):
-    """An error as it is kept: a stable code, and a message for people."""
+    """An error as it is stored: a stable code, and a message for people."""
 
     model_config = ConfigDict(frozen=True)
 
     code: str
-    #: Masked, since it may be that of an error that isn't ours.
+    #: Masked, since it may come from a foreign error.
     message: Annotated[str, AfterValidator(masked)]
 
 
@@ -59,7 +59,7 @@ class LostSlice(BaseModel):
 
 
 class LostShard(BaseModel):
-    """A shard without a part, and why."""
+    """A shard without a part, and the reason."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,10 +69,10 @@ class LostShard(BaseModel):
 
 
 class Manifest(BaseModel):
-    """How a job ended, and what its results are: written once, last.
+    """The end of a job, and its results. It is written once, and last.
 
-    `skipped` counts what lay under the input's prefix and was no record, by why; `parent` is the job that this one
-    retried.
+    `skipped` counts the objects under the input's prefix that were not records, by reason. `parent` is the job that
+    this one retried.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -14,11 +14,11 @@ OWN_COLUMNS = ("prediction", "error", "source_uri", "source_row")
 
 
 def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
-    """The columns that a job reads of a table with this schema: the task's and the kept ones, in table order.
+    """Return the columns that a job reads of a table with this schema: the task's and the kept ones, in table order.
 
-    All of them may be null, since a text too large to be read is null in the output.
+    Each may be null, since a text too large to be read is null in the output.
 
-    Raises SpecError where a column is missing, is of a type the task can't read, or collides with an output column.
+    Raise SpecError if a column is missing, has a type that the task can't read, or collides with an output column.
     """
     twice = sorted({name for name in table.names if table.names.count(name) > 1})
     if twice:
@@ -30,7 +30,7 @@ def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
 
 
 def task_columns(spec: JobSpec, table: pa.Schema) -> dict[str, str]:
-    """The task's column names → the table's, for those columns that the job uses. An input of objects has none."""
+    """Return the table's name for each of the task's columns that the job uses. An input of objects has no columns."""
     found: dict[str, str] = {}
     if table == NO_COLUMNS:
         return found
@@ -52,7 +52,7 @@ def task_columns(spec: JobSpec, table: pa.Schema) -> dict[str, str]:
 
 
 def _used_columns(spec: JobSpec, table: pa.Schema) -> tuple[Column, ...]:
-    """The task's columns; of several that are all optional the one that the spec names, else the one the table has."""
+    """Return the task's columns. If all are optional, return the one that the spec names, else the one in the table."""
     columns = spec.task_schema.columns
     if any(column.required for column in columns):
         return columns
@@ -69,7 +69,7 @@ def _used_columns(spec: JobSpec, table: pa.Schema) -> tuple[Column, ...]:
 
 
 def kept_columns(spec: JobSpec, table: pa.Schema) -> list[str]:
-    """The input columns that the output carries, in table order."""
+    """Return the input columns that the output carries, in table order."""
     if spec.input.keep is None:
         kept = [field.name for field in table if not _holds_binary(field.type)]
         way_out = "list the columns to carry in input.keep"
@@ -97,7 +97,7 @@ def _holds_binary(arrow: pa.DataType) -> bool:
 
 
 def output_schema(task: Task, kept: pa.Schema) -> pa.Schema:
-    """The schema of a part: `kept` is the schema of the kept input columns."""
+    """Return the schema of a part. `kept` is the schema of the kept input columns."""
     return pa.schema(
         [
             *(field.remove_metadata() for field in kept),

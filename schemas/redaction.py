@@ -1,24 +1,24 @@
-"""Secrets taken out of text that people get to see: of a log, an error, a manifest, an answer.
+"""Mask the secrets in text that people get to see: logs, errors, manifests and answers.
 
-Errors quote what was sent, and people paste signed URLs and passwords into URIs. What the text is about stays readable.
+Errors quote what was sent, and people paste signed URLs and passwords into URIs. The rest of the text stays readable.
 """
 
 import re
 
 MASK = "***"
 
-#: Parameters of a URL that let whoever has them do something: signatures of AWS, Google and Azure, keys of webhooks.
+#: URL parameters that grant access to their holder: signatures of AWS, Google and Azure, keys of webhooks.
 _PARAMETERS = (
     r"x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid|policy"
     r"|key-pair-id|(?:access|auth|api)?[-_]?(?:token|key)|pass(?:word|wd)?|(?:client[-_]?)?secret"
 )
-#: What is masked: a text without the word before a rule has nothing of it, which is found out much faster. Each stops
-#: after so many characters, so that none takes long over a text that was made to be slow.
+#: The rules. A text without a rule's first word has nothing for it to mask, and that check is much faster. Each rule
+#: stops after so many characters, so that a text made to be slow can't take long.
 _RULES = tuple(
     (hint, re.compile(pattern, re.IGNORECASE), replacement)
     for hint, pattern, replacement in (
-        # scheme://user:password@host. The password may have slashes, as AWS's keys do. HOST:PORT/path@2 has none, nor
-        # has an ARN.
+        # scheme://user:password@host. The password may have slashes, as AWS's keys do. HOST:PORT/path@2 has no
+        # password, nor has an ARN.
         ("@", r"://(?!arn:)[^\s/@:'\"]{0,200}:(?!\d{0,5}/)[^\s@'\"]{0,400}@", f"://{MASK}@"),
         ("@", r"://[^\s/@'\"]{1,400}@", f"://{MASK}@"),
         # ?name=value, and the same inside another URL
@@ -34,7 +34,7 @@ _RULES = tuple(
 
 
 def masked(text: str) -> str:
-    """The text with whatever looks like a secret in it masked. Masking it again changes nothing."""
+    """Return the text with everything that looks like a secret masked. Masking it again changes nothing."""
     small = text.lower()
     for hint, pattern, replacement in _RULES:
         if hint in small:
@@ -43,12 +43,12 @@ def masked(text: str) -> str:
 
 
 def has_secret(text: str) -> bool:
-    """Whether there is anything in it to mask."""
+    """Return whether the text has anything to mask."""
     return masked(text) != text
 
 
 def shown(value: object) -> str:
-    """A value that was sent where it doesn't belong, as a message quotes it: of a mapping or a list only what it is."""
+    """Return a misplaced value as a message quotes it. A mapping or a list is only named as such."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):

@@ -8,10 +8,10 @@ REPORT_KEY = b"nightshift.report"
 
 
 class ShardReport(BaseModel):
-    """What one attempt did to one shard.
+    """The report of one attempt at one shard.
 
-    `seconds` by stage: `wall` is the whole attempt, `load` the model's load (0 where it was loaded already),
-    `infer` the time in the model. `errors` counts error rows by code, `fingerprint` is of spec and slices.
+    `seconds` are by stage: `wall` is the whole attempt, `load` the model's load (0 if it was loaded already),
+    `infer` the time in the model. `errors` counts error rows by code. `fingerprint` is of spec and slices.
     """
 
     model_config = ConfigDict(frozen=True)

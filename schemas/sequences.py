@@ -1,4 +1,4 @@
-"""What tasks that generate declare alike; of sequence to sequence also the parameters that a job may choose."""
+"""Output fields of the tasks that generate text, and parameters of the sequence-to-sequence tasks."""
 
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator
@@ -7,16 +7,16 @@ from schemas.task import TaskParams, field
 
 
 def not_both_limits(value: int | None, info: ValidationInfo) -> int | None:
-    """For a validator of `max_length`, which must not be given beside `max_new_tokens`."""
+    """Validate `max_length`: raise ValueError if `max_new_tokens` is given too."""
     if value is not None and info.data.get("max_new_tokens") is not None:
         raise ValueError("give max_new_tokens or max_length, not both")
     return value
 
 
 class SequenceParams(TaskParams):
-    """What all tasks of sequence to sequence let a job choose; never sampling, so that equal texts have equal answers.
+    """The parameters of all sequence-to-sequence tasks. They never sample, so that equal texts have equal answers.
 
-    What is null comes from the model: its `task_specific_params`, else its generation configuration.
+    A null is filled from the model: from its `task_specific_params`, else from its generation configuration.
     """
 
     max_new_tokens: int | None = Field(

@@ -1,4 +1,4 @@
-"""What a task declares of itself: its columns, parameters and Arrow output. The code that runs it is in `workers`."""
+"""The declaration of a task: its columns, parameters and Arrow output. The code that runs it is in `workers`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ class Group(StrEnum):
 
 
 class TaskParams(BaseModel):
-    """Base of each task's parameters: unknown names are refused, and values of another type (true for 2)."""
+    """Base class of each task's parameters. It refuses unknown names, and values of another type (true for 2)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
@@ -28,7 +28,7 @@ BINARY = ("binary", "large_binary", "binary_view")
 
 
 class Kind(StrEnum):
-    """What a column holds, and in a table how: `_HOW`."""
+    """The content of a column. `_HOW` says in which types a table may hold it."""
 
     TEXT = "text"
     MESSAGES = "messages"
@@ -51,7 +51,7 @@ _HOW = {
 
 @dataclass(frozen=True)
 class Column:
-    """An input column by the name that the task calls it."""
+    """An input column, under the task's name for it."""
 
     name: str
     description: str
@@ -64,7 +64,7 @@ class Column:
         return _HOW[self.kind]
 
     def fits(self, arrow: pa.DataType) -> bool:
-        """Whether a table's column of this Arrow type can be read as this column."""
+        """Return whether a table's column of this Arrow type can be read as this column."""
         if is_text(arrow):
             return self.kind is not Kind.MESSAGES
         if self.kind is Kind.MESSAGES:
@@ -73,7 +73,7 @@ class Column:
 
 
 def is_text(arrow: pa.DataType) -> bool:
-    """Whether it is text, however stored: what one file has as string another may have as a dictionary of it."""
+    """Return whether the type is text, however stored. One file may have strings, another a dictionary of them."""
     value = arrow.value_type if pa.types.is_dictionary(arrow) else arrow
     return str(value) in TEXT
 
@@ -83,7 +83,7 @@ def _is_list(arrow: pa.DataType) -> bool:
 
 
 def _has_fields(arrow: pa.DataType, **wanted: tuple[str, ...]) -> bool:
-    """Whether it is a struct that has these fields with these types, and maybe others."""
+    """Return whether the type is a struct that has these fields with these types, and maybe others."""
     if not pa.types.is_struct(arrow):
         return False
     found = {arrow.field(i).name: str(arrow.field(i).type) for i in range(arrow.num_fields)}
@@ -92,12 +92,12 @@ def _has_fields(arrow: pa.DataType, **wanted: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the task catalogue.
+    """The declaration of one task.
 
-    Of columns that are all optional a job uses exactly one.
+    If all columns are optional, a job uses exactly one of them.
     `prediction` is the Arrow type of the output column of that name; `version` counts its changes.
     `heads` are the endings of the Transformers classes whose checkpoints can do the task.
-    `shard_rows` is how many records are about a minute of work where nothing has been measured yet.
+    `shard_rows` is how many records are about a minute of work, if nothing has been measured yet.
     """
 
     id: str
@@ -113,11 +113,11 @@ class Task:
 
     @property
     def media(self) -> Column | None:
-        """The column that holds pictures or sound, where the task is over such."""
+        """The column that holds pictures or sound, or None if the task reads neither."""
         return next((column for column in self.columns if column.kind.is_media), None)
 
 
 def field(name: str, arrow: pa.DataType, description: str, *, unit: str = "", range: str = "") -> pa.Field:
-    """A field of a prediction, with what a reader has to know of it in the Arrow metadata."""
+    """Return a field of a prediction. Its Arrow metadata has the description, the unit and the range."""
     metadata = {"description": description, "unit": unit, "range": range}
     return pa.field(name, arrow, metadata={k: v for k, v in metadata.items() if v})

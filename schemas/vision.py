@@ -1,6 +1,6 @@
-"""What predictions over pictures share: their size and boxes, in pixels of the picture as it is seen.
+"""The fields that predictions over pictures share: size and boxes, in pixels of the picture as it is seen.
 
-As it is seen: turned the way its EXIF orientation says.
+A picture is seen turned as its EXIF orientation says.
 """
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ HEIGHT = field("height", pa.int32(), "How high the picture is, turned as its EXI
 
 
 def box(description: str) -> pa.Field:
-    """A field `box`, whose edges are floats."""
+    """Return a field `box`, whose edges are floats."""
     edges = [
         field("xmin", pa.float32(), "The left edge, from the picture's left.", unit="px"),
         field("ymin", pa.float32(), "The upper edge, from the picture's top.", unit="px"),

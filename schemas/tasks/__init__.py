@@ -1,4 +1,4 @@
-"""Which tasks are there? Every module of this package that defines `TASK`, and those that installed packages offer.
+"""Which tasks are there? Each module of this package defines one, `TASK`; installed packages offer others.
 
 A package offers a task by an entry point of the group `nightshift.tasks` (docs/extending.md).
 """
@@ -30,7 +30,7 @@ def built_in_tasks() -> list[Task]:
 
 @cache
 def _offered() -> tuple[list[Task], dict[str, str]]:
-    """Return the tasks that installed packages offer, and by name what is wrong with those that can't be used."""
+    """Return the tasks that installed packages offer and, by name, the faults of the unusable ones."""
     taken = {name for task in built_in_tasks() for name in (task.id, *task.aliases)}
     tasks, broken = [], {}
     for point in entry_points(group=ENTRY_POINTS):
@@ -66,7 +66,7 @@ def module_name(task: Task) -> str:
 
 
 def find_task(name: str) -> Task:
-    """Return the task with this id or alias. Raise SpecError, with the nearest known one, if there is none."""
+    """Return the task with this id or alias. Raise SpecError, with the nearest known name, if it is unknown."""
     tasks = all_tasks()
     by_name = tasks | {alias: task for task in tasks.values() for alias in task.aliases}
     if name in by_name:

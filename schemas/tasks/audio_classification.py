@@ -1,16 +1,16 @@
-"""audio-classification: a label for a clip: a spoken command, a speaker, an emotion, a kind of sound.
+"""audio-classification: a label for a clip, such as a spoken command, a speaker, an emotion or a kind of sound.
 
 Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.AudioClassificationPipeline
 
 A clip is decoded from WAV, FLAC, MP3, OGG (Vorbis or Opus), M4A or a video's sound, mixed down to mono by the mean of
 its channels and resampled to the model's rate. The model hears the whole clip at once, so its memory grows with the
-clip: `max_seconds` is the limit. (A model of spectra cuts a clip itself: an audio spectrogram transformer after 10
-seconds, Whisper after 30.) Of a file that was cut off, what comes before the cut counts; `duration_s` tells how much
-there was.
+clip: `max_seconds` is the limit. (A model that reads spectra cuts a clip itself: an audio spectrogram transformer after
+10 seconds, Whisper after 30.) If a file was cut off, the sound before the cut counts; `duration_s` tells how much there
+was.
 
-Error rows: `unreadable_audio` (no sound file, damaged for the most part, or with samples that are no numbers),
-`no_audio` (not one sample, or a video without sound), `audio_too_long`, `audio_too_short` (less than the model needs
-for one output: 25 ms for Wav2Vec2).
+Error rows: `unreadable_audio` (not a sound file, damaged for the most part, or with samples that are not numbers),
+`no_audio` (no samples, or a video without sound), `audio_too_long`, `audio_too_short` (less than the model needs for
+one output: 25 ms for Wav2Vec2).
 """
 
 from typing import Literal

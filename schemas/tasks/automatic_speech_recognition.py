@@ -1,18 +1,18 @@
-"""automatic-speech-recognition: what is said in a clip, and when.
+"""automatic-speech-recognition: the words spoken in a clip, and their times.
 
 Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.AutomaticSpeechRecognitionPipeline
-with `chunk_length_s` and `stride_length_s` given: a clip is read in chunks that overlap, and where they do their
-transcripts are merged. Whisper is always told its task, as with the pipeline's `generate_kwargs={"task": …}`, and
-without a `language` finds that of each chunk by itself.
+with `chunk_length_s` and `stride_length_s` given. A clip is read in chunks that overlap, and their transcripts are
+merged where they overlap. Whisper is always told its task, as with the pipeline's `generate_kwargs={"task": …}`. If no
+`language` is given, it detects the language of each chunk.
 
-A model of the CTC kind (Wav2Vec2, HuBERT, WavLM and others that read samples) gives times of characters and words;
-Whisper those of words and segments.
+A CTC model (Wav2Vec2, HuBERT, WavLM and others that read samples) gives the times of characters and words. Whisper
+gives those of words and segments.
 
 A clip is decoded from WAV, FLAC, MP3, OGG (Vorbis or Opus), M4A or a video's sound, mixed down to mono by the mean of
-its channels and resampled to the model's rate. Of a file that was cut off, what comes before the cut counts.
+its channels and resampled to the model's rate. If a file was cut off, the sound before the cut counts.
 
-Error rows: `unreadable_audio` (no sound file, damaged for the most part, or with samples that are no numbers),
-`no_audio` (not one sample, or a video without sound), `audio_too_long` (longer than the deployment's `max_seconds`, by
+Error rows: `unreadable_audio` (not a sound file, damaged for the most part, or with samples that are not numbers),
+`no_audio` (no samples, or a video without sound), `audio_too_long` (longer than the deployment's `max_seconds`, by
 default four hours), `audio_too_short` (with CTC, less than the model needs for one output: 25 ms for Wav2Vec2).
 """
 

@@ -1,16 +1,16 @@
 """depth-estimation: how far away each pixel of a picture is.
 
 Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.DepthEstimationPipeline
-whose `predicted_depth` this is, at the original picture's size: metres, or a relative depth, or its inverse, as the
-model was trained.
+The depth is the pipeline's `predicted_depth`, at the original picture's size: metres, a relative depth or its inverse,
+as the model was trained.
 
-A picture is turned as its EXIF says; of several frames it is the first; alpha is dropped; 16-bit grey is scaled to 8
-bits. Error rows: `no_image` (no bytes), `unreadable_image` (truncated, broken or of another format), `image_too_large`
-(over the limit of pixels, or so long and narrow that the model's image processor would make it so), `image_unfit` (that
-processor refuses it, as GLPN's does with a side under 32 pixels).
+A picture is turned as its EXIF says. Only the first of several frames is read. Alpha is dropped, and 16-bit grey is
+scaled to 8 bits. Error rows: `no_image` (no bytes), `unreadable_image` (truncated, broken or of another format),
+`image_too_large` (over the limit of pixels, or so long and narrow that the model's image processor would make it so),
+`image_unfit` (that processor refuses it, as GLPN's does with a side under 32 pixels).
 
-Of a prediction `p`, the first two lines read `png16` as float32 of shape (height, width), to within half of
-(max - min) / 65535; the third reads `float32`, which is exact:
+To read a prediction `p`: the first two lines read `png16` as float32 of shape (height, width), to within half of
+(max - min) / 65535. The third reads `float32`, which is exact:
 
     pixels = numpy.asarray(PIL.Image.open(io.BytesIO(p["depth"])), numpy.float32)
     depth = p["min"] + pixels / 65535 * (p["max"] - p["min"])

@@ -1,8 +1,9 @@
 """feature-extraction: a vector for a text, near to those of texts that mean the same.
 
-Semantics: `SentenceTransformer.encode` of https://sbert.net, whose files in a model's folder are followed: its pooling,
-normalisation, longest text, lower case and default prompt. So with no parameters the vectors are that library's own. A
-named pooling leaves the folder's normalisation and prompt aside. See docs/decisions/0006-embeddings-are-lists.md.
+Semantics: `SentenceTransformer.encode` of https://sbert.net. The library's files in a model's folder are followed: the
+pooling, normalisation, longest text, lower case and default prompt. So the vectors are that library's own if no
+parameters are given. A named pooling ignores the folder's normalisation and prompt. See
+docs/decisions/0006-embeddings-are-lists.md.
 """
 
 from typing import Literal

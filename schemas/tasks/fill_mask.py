@@ -1,11 +1,12 @@
-"""fill-mask: the words that a model of masked language expects in the place of each mask.
+"""fill-mask: the words that a masked language model expects in the place of each mask.
 
-Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.FillMaskPipeline, and these
-rules:
+Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.FillMaskPipeline, with
+these rules:
 
 - `[MASK]` and `<mask>` both stand for the mask, whatever the model's own token for it is.
-- Each mask is filled by itself, all others left as they are: of several masks, the scores are no joint probabilities.
-- A text longer than the model can read is cut, and the masks in what is left are answered.
+- Each mask is filled by itself, and the others are left as they are. So the scores of several masks are not joint
+  probabilities.
+- A text longer than the model can read is cut, and the masks in the rest are answered.
 - Error codes of a record: `no_mask` (nothing to fill in), `mask_truncated` (every mask was cut off), `not_finite`.
 """
 

@@ -1,12 +1,13 @@
 """image-feature-extraction: a vector for a picture, near to those of pictures that look alike.
 
 Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.ImageFeatureExtractionPipeline
-whose `pool=True` is `pooling: pooler` here, without `normalize`. See docs/decisions/0006-embeddings-are-lists.md.
+The pipeline's `pool=True` is `pooling: pooler` here, without `normalize`. See
+docs/decisions/0006-embeddings-are-lists.md.
 
-A picture is turned as its EXIF says; of several frames it is the first; alpha is dropped; 16-bit grey is scaled to 8
-bits. Error rows: `no_image` (no bytes), `unreadable_image` (truncated, broken or of another format), `image_too_large`
-(over the limit of pixels, or so long and narrow that the model's image processor would make it so), `image_unfit` (that
-processor refuses it).
+A picture is turned as its EXIF says. Only the first of several frames is read. Alpha is dropped, and 16-bit grey is
+scaled to 8 bits. Error rows: `no_image` (no bytes), `unreadable_image` (truncated, broken or of another format),
+`image_too_large` (over the limit of pixels, or so long and narrow that the model's image processor would make it so),
+`image_unfit` (that processor refuses it).
 """
 
 from typing import Literal

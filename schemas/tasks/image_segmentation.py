@@ -1,11 +1,13 @@
-"""image-segmentation: which pixels of a picture belong to what.
+"""image-segmentation: the things and areas in a picture, and the pixels of each.
 
 The semantics are those of the Transformers pipeline:
 https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.ImageSegmentationPipeline
-`instance` finds single things, `semantic` gives every pixel a class, `panoptic` gives every pixel to one thing or area
-at most. As there, no two masks of a picture overlap, and an instance that later ones cover has an empty mask.
+`instance` finds single things. `semantic` gives every pixel a class. `panoptic` gives every pixel to one thing or area
+at most. As in the pipeline, the masks of a picture don't overlap, and an instance that later ones cover has an empty
+mask.
 
-A mask is COCO's compressed run-length encoding. To a numpy array of shape (height, width), 1 where the segment is:
+A mask is COCO's compressed run-length encoding. To decode it to a numpy array of shape (height, width), 1 where the
+segment is:
 
     from pycocotools import mask as coco
 

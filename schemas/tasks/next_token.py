@@ -1,20 +1,19 @@
-"""next-token: the token that a causal language model puts next, drawn as "Summary of the tasks" does it.
+"""next-token: the token that a causal language model puts next, drawn as in "Summary of the tasks".
 
 Semantics: the causal language modelling example of
 https://huggingface.co/docs/transformers/v4.20.1/task_summary#causal-language-modeling
 The scores after the text's last token are divided by `temperature`, then filtered by `top_k_top_p_filtering` (which
-Transformers 5 no longer has), and the token is drawn by the softmax of what is left. The filter keeps the `top_k`
-highest scores, with whatever equals the lowest of them; then, from the likeliest down, the tokens until their
-probabilities come to more than `top_p`, with the token that takes them there. Of equal scores there the lower id goes
-first.
+Transformers 5 no longer has), and the token is drawn by the softmax of the rest. The filter keeps the `top_k` highest
+scores, with all that equal the lowest of them. Then it keeps the likeliest tokens until their probabilities come to
+more than `top_p`, with the token that takes them there. Of equal scores the lower id goes first there.
 
-Drawing is repeatable: it depends on the job's `seed` and the record's place in the input alone, so that another batch
-size, a retry or another worker draw the same token. It doesn't draw the numbers that torch would from the same seed.
+Drawing is repeatable: it depends only on the job's `seed` and the record's place in the input. Another batch size, a
+retry or another worker draw the same token. It doesn't draw the numbers that torch would from the same seed.
 
-For XLNet the scores are those of a token yet unknown behind the text, as its `prepare_inputs_for_generation` asks. A
-text longer than the model reads is cut from its beginning; special tokens that a tokenizer would put after the text are
-left out. An empty text is the token that begins a text, where the model has one, else the error `no_tokens`; scores
-that are no numbers are the error `not_finite`.
+For XLNet the scores are those of an unknown token after the text, as its `prepare_inputs_for_generation` asks. A text
+longer than the model reads is cut from its beginning. Special tokens that a tokenizer would put after the text are left
+out. An empty text becomes the token that begins a text, if the model has one, else the error `no_tokens`. Scores that
+are not numbers are the error `not_finite`.
 """
 
 import pyarrow as pa

@@ -1,8 +1,8 @@
-"""object-detection: where in a picture things are, and what they are.
+"""object-detection: the things in a picture, each with a label, a score and a box.
 
-The semantics are those of the Transformers pipeline, but that boxes keep their fractions of a pixel:
+The semantics are those of the Transformers pipeline, except that boxes keep their fractions of a pixel:
 https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.ObjectDetectionPipeline
-Objects are in the order of the model's queries, as there. A box may reach over the picture's edge.
+Objects are in the order of the model's queries, as in the pipeline. A box may reach over the picture's edge.
 """
 
 import pyarrow as pa

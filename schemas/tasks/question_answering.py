@@ -1,14 +1,14 @@
 """question-answering: the piece of a context that answers a question.
 
-Semantics: QuestionAnsweringPipeline of the last Transformers 4, since Transformers 5 has none:
+Semantics: the QuestionAnsweringPipeline of the last Transformers 4, since Transformers 5 has no such pipeline:
 https://huggingface.co/docs/transformers/v4.57.1/en/main_classes/pipelines#transformers.QuestionAnsweringPipeline
 
 - A context too long for one window is read in several that overlap, and the best answers of all windows are returned.
-- An answer is made of whole words. Answers of one text, whatever its case, are one answer, in the place of the first:
-  their scores add up. Where the pipeline's sum is more than 1 (of an answer that two windows share), ours stays at 1.
-- Where `top_k` is more than there are answers, fewer are returned; the pipeline fills up with spans of score 0.
-- A CLS token that is written out in the question is no part of an answer, as with the pipeline it may be.
-- Error codes of a record: `empty_question` and `empty_context` (nothing but white space, or no token that the model
+- An answer is made of whole words. Answers with the same text, whatever its case, are one answer, in the place of the
+  first, and their scores add up. If the pipeline's sum is more than 1 (two windows share the answer), ours stays at 1.
+- If `top_k` is more than the number of answers, fewer are returned. The pipeline fills up with spans of score 0.
+- A CLS token that is written out in the question is never part of an answer. With the pipeline it may be.
+- Error codes of a record: `empty_question` and `empty_context` (only white space, or no token that the model
   knows), `question_too_long` (no room is left for a window of the context), `not_finite`.
 """
 

@@ -1,4 +1,4 @@
-"""summarization: a shorter text for a text, by a model of sequence to sequence.
+"""summarization: a shorter text for a text, by a sequence-to-sequence model.
 
 Semantics: https://huggingface.co/docs/transformers/v4.57.1/main_classes/pipelines#transformers.SummarizationPipeline
 """

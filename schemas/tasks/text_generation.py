@@ -2,21 +2,21 @@
 
 Semantics: the TextGenerationPipeline of Transformers 5, record by record,
 https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.TextGenerationPipeline
-A parameter that is null is what that pipeline would take: the model's own generation configuration where it says
-something, else at most 256 new tokens, sampled at temperature 0.7.
+A null parameter has the value that the pipeline would use: the model's own generation configuration if that has one,
+else at most 256 new tokens, sampled at temperature 0.7.
 
-Sampling is repeatable: what is drawn for a record depends on the job's `seed` and the record's place in the input
-alone, so that another batch size, a retry or another worker give the same tokens. It doesn't draw the numbers that
-torch would from the same seed; the distribution is the same. The parameter that other systems call `seed` is the job's.
+Sampling is repeatable: the tokens drawn for a record depend only on the job's `seed` and the record's place in the
+input. Another batch size, a retry or another worker give the same tokens. It doesn't draw the numbers that torch would
+from the same seed; the distribution is the same. The parameter that other systems call `seed` is the job's.
 
-A prompt that leaves too little of the model's positions for `max_new_tokens` is cut from its beginning, as the pipeline
-does with `handle_long_generation="hole"`, though not the special tokens that the tokenizer puts first; `truncated` says
-so. Special tokens that a tokenizer would put after the prompt (XLNet's) are left out, since the model is to continue
-it. An empty prompt is the token that begins a text, where the model has one.
+A prompt that leaves too few of the model's positions for `max_new_tokens` is cut from its beginning, as the pipeline
+does with `handle_long_generation="hole"`, but the special tokens that the tokenizer puts first are kept; `truncated`
+says so. Special tokens that a tokenizer would put after the prompt (XLNet's) are left out, since the model is to
+continue it. An empty prompt becomes the token that begins a text, if the model has one.
 
-Records that can't be done: `no_tokens` (an empty prompt, and no such token), `prompt_too_long` (it fills `max_length`),
-`bad_messages` (no messages, one without role or content, or what the chat template refuses), `not_finite` (the model's
-scores are no numbers).
+Error rows: `no_tokens` (an empty prompt, and no such token), `prompt_too_long` (it fills `max_length`), `bad_messages`
+(no messages, one without role or content, or messages that the chat template refuses), `not_finite` (the model's scores
+are not numbers).
 """
 
 import pyarrow as pa

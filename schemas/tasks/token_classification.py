@@ -1,16 +1,16 @@
-"""token-classification: the labelled parts of a text, such as the names of people and places in it.
+"""token-classification: the labelled parts of a text, such as the names of people and places.
 
 Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.TokenClassificationPipeline,
 with these rules:
 
-- Every token is labelled; a strategy other than `none` joins tokens of one label, or of one label's B- and I- forms,
-  that stand side by side. `entity` is then the label without its prefix, and what `ignore_labels` is compared with.
-- Special tokens ([CLS], [SEP]) have no place in the text and are left out, as the pipeline leaves them out. Where
-  `aggregation_strategy` is `none` and `ignore_labels` is `[]` they are included, which the pipeline doesn't offer: then
-  there is one entity for each token that the model reads. Their `start` and `end` are 0.
-- A longer text than the model can read is cut, or with `stride` read in windows. Of entities that overlap the longer
-  stays; of equally long ones the one with the higher score.
-- Without text there are no entities. Error code of a record: `not_finite`.
+- Every token is labelled. A strategy other than `none` joins neighbouring tokens of one label, or of one label's B- and
+  I- forms. `entity` is then the label without its prefix, and `ignore_labels` is compared with that.
+- Special tokens ([CLS], [SEP]) have no place in the text and are left out, as in the pipeline. If
+  `aggregation_strategy` is `none` and `ignore_labels` is `[]`, they are included, which the pipeline doesn't offer.
+  There is then one entity for each token that the model reads. Their `start` and `end` are 0.
+- A text longer than the model can read is cut, or read in windows if `stride` is given. Of overlapping entities the
+  longer stays; of equally long ones the one with the higher score.
+- If there is no text, there are no entities. Error code of a record: `not_finite`.
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""translation: a text in another language, by a model of sequence to sequence.
+"""translation: a text in another language, by a sequence-to-sequence model.
 
 Semantics: https://huggingface.co/docs/transformers/v4.57.1/main_classes/pipelines#transformers.TranslationPipeline
 """

@@ -1,4 +1,4 @@
-"""zero-shot-classification: the labels are given with the job; a model of entailment (NLI) scores each for a text.
+"""zero-shot-classification: a score for each of the job's own labels, by a model of entailment (NLI).
 
 Semantics: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.ZeroShotClassificationPipeline
 """
