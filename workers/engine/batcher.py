@@ -1,4 +1,4 @@
-"""Batching: pieces of like cost together, by a budget of padded cost, longest first; halved where memory runs out.
+"""How are pieces batched? Those of similar cost together, within a budget of padded cost, the longest first.
 
 Longest first, so that a batch too large for the device fails at the start of a shard and not at its end.
 """
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def pack(costs: Sequence[int], budget: Budget) -> Iterator[list[int]]:
-    """Indices of `costs` in batches, most costly first. A piece beyond the budget is a batch of its own.
+    """Yield the indices of `costs` in batches, the most costly first. A piece beyond the budget is a batch of its own.
 
-    Reads the budget afresh for each batch, so that one that shrinks holds for the rest.
+    The budget is read again for each batch, so that if it shrinks, the remaining batches are smaller.
     """
     order = sorted(range(len(costs)), key=lambda index: -costs[index])
     start = 0
@@ -28,7 +28,7 @@ def pack(costs: Sequence[int], budget: Budget) -> Iterator[list[int]]:
 
 @dataclass
 class Tally:
-    """What the batches of a shard came to."""
+    """The totals of a shard's batches: their number, their cost, and their cost with padding."""
 
     batches: int = 0
     cost: int = 0
@@ -44,8 +44,9 @@ class Tally:
 class Batcher(Generic[T]):
     """Runs a function over pieces, batch by batch, and narrows a failure down to the piece that causes it.
 
-    `out_of_memory` names the exceptions that a smaller batch mends; after one, smaller batches are used from then on.
-    Any other exception halves only the batch it came from. A piece that fails alone gets its exception as its outcome.
+    A batch that raises an exception is halved. If it is one of `out_of_memory`, which a smaller batch avoids, later
+    batches are smaller too. A piece that fails alone gets the exception as its outcome. Exceptions of `pass_on` are
+    raised.
     """
 
     budget: Budget
@@ -60,9 +61,9 @@ class Batcher(Generic[T]):
         function: Callable[[Sequence[Piece]], Sequence[T]],
         each: Callable[[int], None],
     ) -> list[T | Exception]:
-        """`function`'s outcome for each piece, in the order given.
+        """Return the outcome of `function` for each piece, in the order of `pieces`.
 
-        `each` is called before each batch with the number of pieces that have their outcome.
+        Before each batch, `each` is called with the number of pieces that have an outcome.
         """
         outcomes: list[T | Exception | None] = [None] * len(pieces)
         done = 0
@@ -71,7 +72,7 @@ class Batcher(Generic[T]):
             while waiting:
                 indices = waiting.pop()
                 fits = self.budget.fits([pieces[i].cost for i in indices])
-                if len(indices) > fits:  # packed before the budget shrank
+                if len(indices) > fits:  # the batch was packed before the budget shrank
                     waiting += [indices[fits:], indices[:fits]]
                     continue
                 each(done)
@@ -79,7 +80,7 @@ class Batcher(Generic[T]):
                     results = function([pieces[i] for i in indices])
                 except self.pass_on:
                     raise
-                except Exception as error:  # noqa: BLE001 (narrowed down to one piece, whose outcome it then is)
+                except Exception as error:  # noqa: BLE001 (narrowed down to one piece, and then its outcome)
                     if isinstance(error, self.out_of_memory):
                         self.recover()
                     if len(indices) == 1:

@@ -1,7 +1,7 @@
-"""Rounds: of a block's pieces as many at a time as are computed next.
+"""Which pieces of a block are made at a time? A round: as many as are computed next.
 
-Texts are encoded whole blocks at once and are one round. What a picture or an hour of sound decodes to is large: such a
-record gives its pieces one by one, several records at once in threads, and no further ahead than the next round.
+Texts are encoded a block at once, and are one round. A picture or an hour of sound decodes to a lot of data. Such a
+record therefore gives its pieces one by one: several records at once in threads, and only as far as the next round.
 """
 
 from collections import deque
@@ -15,10 +15,10 @@ from workers.handler import Piece
 
 @dataclass
 class Round:
-    """Pieces with the number of the record that each is of.
+    """Pieces that are computed together. `owners` has the number of each piece's record.
 
-    `ended` are the records whose last piece is in it, `failed` those whose pieces could not be made. The pieces of a
-    round that is `lazy` were made for it alone. `last` says that no round of the block follows.
+    `ended` are the records whose last piece is in the round; `failed` are those whose pieces could not be made. If the
+    round is `lazy`, its pieces were made for it alone. If it is `last`, no round of the block follows.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -38,9 +38,9 @@ class _Pulled:
 
 
 def rounds(sources: Sequence[tuple[int, Iterable[Piece]]], cost: int, pool: Executor, width: int) -> Iterator[Round]:
-    """The pieces of these records in their order, in rounds of about `cost`. Lists don't count: they are there.
+    """Yield the records' pieces in order, in rounds of about `cost`. Lists, which are made already, don't count.
 
-    `width` records at a time are gone through in the pool. Raises Permanent where making a piece does.
+    The pool makes the pieces of `width` records at a time. Raise Permanent if making a piece raises it.
     """
     waiting = deque((number, pieces if isinstance(pieces, list) else iter(pieces)) for number, pieces in sources)
     share = max(1, cost // width)
@@ -83,7 +83,7 @@ def _pull(source: Iterator[Piece], cost: int) -> _Pulled:
             left -= piece.cost
     except Permanent:
         raise
-    except Exception as error:  # noqa: BLE001 (this record's alone; the runner tells it as such)
+    except Exception as error:  # noqa: BLE001 (this record's alone; the runner reports it as such)
         return _Pulled([], error=error)
     return pulled
 

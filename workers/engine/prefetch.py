@@ -1,4 +1,4 @@
-"""Overlap: an iterator run ahead by a thread, and a function run behind by one."""
+"""Overlap stages by threads: run an iterator ahead of its reader, and a function behind its caller."""
 
 import queue
 import threading
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 @contextmanager
 def ahead(source: Iterator[T], depth: int = 1) -> Iterator[Iterator[T]]:
-    """`source`, run by a thread at most `depth` items ahead of whoever reads it. Its exceptions arrive in their place.
+    """Run `source` in a thread, at most `depth` items ahead of the reader, who gets its exceptions in their place.
 
-    The thread is over when the context is left, read to the end or not.
+    The thread ends when the context is left, even if the iterator wasn't read to the end.
     """
     items: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
     over = threading.Event()
@@ -59,9 +59,9 @@ def ahead(source: Iterator[T], depth: int = 1) -> Iterator[Iterator[T]]:
 
 @contextmanager
 def behind(function: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
-    """`function`, run by a thread at most one call behind whoever calls it.
+    """Run `function` in a thread, at most one call behind the caller.
 
-    An exception of it is raised at the next call, or when the context is left.
+    An exception that it raises is raised by the next call, or when the context is left.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="write-behind") as pool:
         last: Future[None] | None = None

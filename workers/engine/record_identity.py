@@ -9,7 +9,7 @@ from workers.handler import Piece, Record
 
 
 def record_seed(seed: int, uri: str, row: int) -> int:
-    """The seed of what is drawn for a record, below 2^63: of the job's seed and the record's place in the input."""
+    """Return the seed, below 2^63, of a record's random draws, from the job's seed and the record's place."""
     place = f"{seed}\n{row}\n{uri}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 1
 
@@ -20,7 +20,7 @@ def seeded(pieces: Iterable[Piece], seed: int) -> Iterable[Piece]:
 
 
 def record_key(record: Record) -> bytes:
-    """A digest that equal records share."""
+    """Return a digest that is the same for equal records."""
     digest = hashlib.blake2b(digest_size=16)
     for value in record.values():
         data = _bytes_of(value)
@@ -32,5 +32,5 @@ def record_key(record: Record) -> bytes:
 def _bytes_of(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    data: bytes = value.data if hasattr(value, "data") else repr(value).encode()  # a picture's or a clip's
+    data: bytes = value.data if hasattr(value, "data") else repr(value).encode()  # the bytes of a picture or a clip
     return data

@@ -1,10 +1,10 @@
-"""The runner: one shard from rows to a finished part, as overlapping stages. Rows in = rows out.
+"""The runner: take one shard from rows to a finished part, in overlapping stages. As many rows come out as go in.
 
     threads ahead     read a block → records → pieces, a round of them at a time
     this thread       sort by cost → batches → the device → outputs
     thread behind     outputs → predictions → Parquet
 
-If a process was lost over the shard, the same is done span by span, one stage after the other
+If processes were lost over the shard, the same is done span by span, one stage after the other
 (`workers/engine/poison_rows.py`). The runner knows nothing of leases, Redis or commits.
 """
 
@@ -34,21 +34,21 @@ from workers.io.part_writer import PartWriter
 from workers.models.budget import Budget
 from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, free_memory
 
-#: Equal records are recognised within this many of a shard's latest answers.
+#: The number of a shard's latest answers in which equal records are recognised.
 REMEMBERED = 16_384
-#: Batches by the budget that a round holds where a record's pieces are made as they are needed.
+#: The number of batches, by the budget, in a round whose pieces are made as they are needed.
 ROUND_BATCHES = 4
-#: A shard of at most so many rows has its stages one after the other.
+#: A shard of at most this many rows has its stages run one after the other.
 FEW = 32
-#: So many unexpected errors, and not one answer, are the model's fault.
+#: This many unexpected errors without a single answer are the model's fault.
 HOPELESS = 16
 
 
 @dataclass
 class Working:
-    """A block in the making: `first[i]` is the row whose answer row i shares.
+    """A block in progress. `first[i]` is the row whose answer row i shares.
 
-    `found` has, for each record whose pieces are not all computed, those that are, with their outputs.
+    For each record whose pieces are not all computed yet, `found` has the computed ones with their outputs.
     """
 
     block: Block
@@ -60,7 +60,7 @@ class Working:
 
 @dataclass
 class Timer:
-    """Seconds by stage. The watch knows of each step."""
+    """Measures seconds by stage, and tells the watch of each step."""
 
     watch: Watch
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -103,10 +103,10 @@ class ShardRun:
         writer: PartWriter,
         careful: Careful | None = None,
     ) -> None:
-        """Write the shard's rows and answers to `writer`; span by span where it takes care.
+        """Write the shard's rows and answers to `writer`, span by span if poison records are to be isolated.
 
-        Raises what the reader raises; Permanent where many records had unexpected errors and none could be done, since
-        then the model is at fault and not the records.
+        Raise what the reader raises. Raise Permanent if many records had unexpected errors and not one succeeded, since
+        the model is then at fault and not the records.
         """
         threads = max(2, torch.get_num_threads())
         read = reader.blocks(shard, task_columns)
@@ -126,7 +126,7 @@ class ShardRun:
             )
 
     def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
-        """With hardly anything to overlap the threads would cost more than they save."""
+        """Run the stages one after the other. For a few rows, threads would cost more than the overlap saves."""
         for working, current in self._rounds(read, pool, threads):
             self._settle(pool, writer, (working, current, self._compute(working, current)))
 
@@ -142,7 +142,7 @@ class ShardRun:
     def _span_by_span(
         self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter, careful: Careful, rows: int
     ) -> None:
-        """One thing at a time, so that whatever ends the process belongs to the span that was named last."""
+        """Run the stages one at a time, so that if the process dies, the span recorded last is the cause."""
         start = 0
         for found in read:
             block = careful.without_killers(found, start)
@@ -158,7 +158,7 @@ class ShardRun:
             start += len(block)
 
     def _rounds(self, blocks: Iterator[Block], pool: Executor, threads: int) -> Iterator[tuple[Working, Round]]:
-        """Each block's pieces, round by round."""
+        """Yield each block's pieces, round by round."""
         for block in blocks:
             working, sources = self._timer.timed("prepare", partial(self._prepare, block))
             made = rounds(sources, ROUND_BATCHES * self._budget.cost, pool, threads)
@@ -166,7 +166,7 @@ class ShardRun:
                 yield working, current
 
     def _prepare(self, block: Block) -> tuple[Working, list[tuple[int, Iterable[Piece]]]]:
-        """The block, and its distinct records' pieces; a failure is narrowed down to the records that cause it."""
+        """Return the block and its distinct records' pieces. A failure is narrowed down to the records at fault."""
         working = Working(block, [], {}, {})
         seen: dict[bytes, int] = {}
         wanted: list[int] = []
@@ -206,15 +206,15 @@ class ShardRun:
             return list(self._handler.prepare(records))
         except Permanent:
             raise
-        except Exception as error:  # noqa: BLE001 (one record's, unless it is the only one left)
+        except Exception as error:  # noqa: BLE001 (halved until one record is left, whose error it is)
             if len(records) == 1:
                 return [_as_record_error(error, "prepare_failed")]
             half = len(records) // 2
             return self._encode(records[:half]) + self._encode(records[half:])
 
     def _compute(self, working: Working, current: Round) -> list[Any]:
-        """The outcome of each piece of the round."""
-        # How far into the block the round goes, for progress; its records are in order.
+        """Return the outcome of each piece of the round."""
+        # How far into the block the round goes, for progress. Its records are in order.
         start = min(current.owners, default=0)
         stop = len(working.block) if current.last else max(current.owners, default=0)
 
@@ -232,7 +232,7 @@ class ShardRun:
         return list(outputs)
 
     def _settle(self, pool: Executor, writer: PartWriter, computed: tuple[Working, Round, list[Any]]) -> None:
-        """Finish the records that end in this round; with the last one write the block. One thread at a time."""
+        """Finish the records that end in this round. After the last round, write the block. One thread at a time."""
         answers = self._answers(pool, *computed)
         if answers is not None:
             self._write(writer, computed[0].block, answers)
@@ -240,7 +240,7 @@ class ShardRun:
     def _answers(
         self, pool: Executor, working: Working, current: Round, outputs: list[Any]
     ) -> list[Prediction | RecordError] | None:
-        """Finish the records that end in this round; with the last one, the block's answers."""
+        """Finish the records that end in this round. After the last round, return the block's answers, else None."""
         for owner, piece, output in zip(current.owners, current.pieces, outputs, strict=True):
             working.found[owner].append((piece, output))
 
@@ -273,7 +273,7 @@ class ShardRun:
                 self._answered = True
 
     def _remember(self, working: Working) -> None:
-        """Keep the answers for equal records of later blocks. The thread that prepares those only looks them up."""
+        """Keep the answers for equal records of later blocks. The thread that prepares these blocks only reads them."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
         for index, answer in working.answers.items():
@@ -291,7 +291,7 @@ class ShardRun:
             return _as_record_error(error, "finish_failed")
 
     def report(self, **known: Any) -> ShardReport:
-        """What the run came to, beside what the caller knows of the attempt."""
+        """Return the shard's report: the run's counts and times, and `known`, what the caller knows of the attempt."""
         tally = self._batcher.tally
         return ShardReport(
             rows=self._rows,
@@ -308,7 +308,7 @@ _UNEXPECTED = ("prepare_failed", "inference_failed", "finish_failed", "not_finit
 
 
 def infer(handler: Handler[Any], pieces: Sequence[Piece]) -> list[Any]:
-    """Raw outputs of one batch as `finish` takes them, one a piece: an array, or several by name."""
+    """Return the raw outputs of one batch, one per piece, as `finish` takes them: an array, or several by name."""
     with torch.inference_mode():
         outputs = handler.infer(pieces)
     if isinstance(outputs, torch.Tensor):
@@ -320,7 +320,7 @@ def infer(handler: Handler[Any], pieces: Sequence[Piece]) -> list[Any]:
 
 
 def _to_numpy(output: torch.Tensor) -> np.ndarray:
-    """On the CPU; any float as float32, since numpy has no bfloat16."""
+    """Return the output on the CPU. Floats become float32, since numpy has no bfloat16."""
     return (output.float() if output.is_floating_point() else output).cpu().numpy()
 
 
