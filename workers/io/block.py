@@ -1,4 +1,4 @@
-"""What does a reader give? Blocks of rows, with the records in them."""
+"""What does a reader return? Blocks of rows, with the records in them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from workers.handler import Record
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of a shard: as read, where they came from, and as records or what is wrong with them."""
+    """Consecutive rows of a shard: the rows as read, their places in the input, and their records or errors."""
 
     table: pa.Table
     source_uris: list[str]
@@ -25,7 +25,7 @@ class Block:
         return len(self.records)
 
     def slice(self, start: int, stop: int) -> "Block":
-        """These rows of it."""
+        """Return the rows start…stop-1 of the block."""
         return Block(
             self.table.slice(start, stop - start),
             self.source_uris[start:stop],
@@ -35,7 +35,7 @@ class Block:
 
 
 class Reader(Protocol):
-    """What gives a shard's rows. One thread at a time."""
+    """Reads a shard's rows. For one thread at a time."""
 
     def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]: ...
     def close(self) -> None: ...
@@ -43,7 +43,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a media column names instead of holding it: a URI as the table has it, or an object that was listed."""
+    """An object that a media column names instead of holding its bytes: by a URI of the table, or from a listing."""
 
     uri: str
     info: ObjectInfo | None = None

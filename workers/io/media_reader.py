@@ -1,6 +1,6 @@
-"""Media: pictures and sound of a job, fetched ahead of the device, many at once and bounded in bytes.
+"""Read media: fetch a job's pictures or sound ahead of the device, many at once and bounded in bytes.
 
-What a table's row or a listing names becomes the bytes of one object; nothing is decoded here, nothing written to disk.
+A name in a table's row or a listing becomes the bytes of one object. Nothing is decoded here or written to disk.
 """
 
 from collections import deque
@@ -21,17 +21,17 @@ from schemas.task import Kind
 from workers.io.block import Block, Reader, Reference
 from workers.io.parquet_reader import ParquetReader
 
-#: Objects that are fetched at once.
+#: The number of objects that are fetched at once.
 FETCHERS = 32
-#: A block of media ends at so many bytes as stored, or records.
+#: A block of media ends at this many bytes, as stored, or this many records.
 BLOCK_BYTES = 32 << 20
 BLOCK_RECORDS = 256
-#: How often an object is asked for before its shard is put back.
+#: How often an object is requested before its shard is put back.
 TRIES = 3
 
 
 class ObjectReader:
-    """The objects of a shard that was planned from a listing, as records that refer to them; no columns beside."""
+    """Reads a shard that was planned from a listing. Its records refer to the objects; there are no other columns."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -47,7 +47,7 @@ class ObjectReader:
 
 
 class MediaReader:
-    """A reader whose records have, in the media column, what `make` makes of the object's bytes."""
+    """A reader that replaces each media reference of `inner` by what `make` returns for the object's bytes."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class MediaReader:
         self._settings = settings
 
     def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
-        """The shard's rows in order, in blocks that end where enough was fetched. Raises as the inner reader does."""
+        """Yield the shard's rows in order, in blocks that end when enough is fetched. Raise what `inner` raises."""
         with ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch") as pool:
             try:
                 for block in self._inner.blocks(shard, task_columns):
@@ -100,7 +100,7 @@ class MediaReader:
                 start, size, records = row + 1, 0, []
 
     def _fetch(self, record: Any, table: str) -> Any:
-        """The record with the bytes in it, or what is wrong with them. Raises Transient where the store is away."""
+        """Return the record with the object's bytes in it, or its error. Raise Transient if the store is away."""
         if isinstance(record, RecordError) or isinstance(record[self._name], bytes):
             return record
         reference: Reference = record[self._name]
@@ -136,16 +136,16 @@ class MediaReader:
 
 
 def _size(record: Any, name: str) -> int:
-    """Bytes that a record is known to fetch."""
+    """Return the number of bytes to fetch for a record, as far as it is known."""
     value = record.get(name) if isinstance(record, dict) else None
     return value.info.size if isinstance(value, Reference) and value.info is not None else 0
 
 
 def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings: Settings) -> Reader:
-    """The reader of a job's input, of which `columns` are to be read. URIs in its rows are held to the settings, and
-    to what whoever submitted the job may read.
+    """Return the reader for a job's input, of which `columns` are to be read.
 
-    Raises Permanent where a library that decodes it is not installed.
+    URIs in the rows are allowed if the settings allow them, and if the submitter of the job may read them. Raise
+    Permanent if a library that decodes the input is not installed.
     """
     task = job.spec.task_schema
     kinds = {column.name: column.kind for column in task.columns}
@@ -161,7 +161,7 @@ def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings:
 
 
 def _maker(kind: Kind, settings: Settings) -> Callable[[bytes], Any]:
-    # Imported here: a worker of text need not have the libraries that decode media.
+    # Imported here, since a worker for text need not have the libraries that decode media.
     if kind is Kind.IMAGE:
         from workers.vision.picture import Picture
 

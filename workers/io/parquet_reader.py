@@ -1,7 +1,7 @@
-"""Reading: a shard's rows, block by block, from the slices that the plan gives it.
+"""Read Parquet: a shard's rows, block by block, from the slices that the plan gives it.
 
-A block is a few thousand rows: enough to sort by length, few enough that three of them (one read ahead, one computed,
-one written) stay small.
+A block is a few thousand rows. They are enough to sort by length, and few enough that three blocks (one read ahead, one
+computed, one written) stay small.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,13 @@ from workers.io.records import to_records, without_large_texts
 
 BLOCK_ROWS = 4096
 BLOCK_BYTES = 16 << 20
-#: Bytes that pyarrow asks a store for at once.
+#: The number of bytes that pyarrow requests from a store at once.
 READ_BUFFER = 4 << 20
 
 
 @dataclass
 class _Cursor:
-    """An open row group: the next shard of the same row group goes on reading where the last one stopped."""
+    """An open row group. The next shard of the same row group goes on reading where the last one stopped."""
 
     place: tuple[str, str, int]
     source: PinnedReader
@@ -35,10 +35,10 @@ class _Cursor:
 
 
 class ParquetReader:
-    """Reads the slices of one job's shards. Keeps the last row group open; one thread at a time."""
+    """Reads the slices of one job's shards, and keeps the last row group open. For one thread at a time."""
 
     def __init__(self, storage: Storage, columns: pa.Schema, max_cell: int, kinds: dict[str, Kind]) -> None:
-        """`columns` are those to read; `kinds` says what the task's columns hold."""
+        """`columns` are the columns to read; `kinds` says what the task's columns hold."""
         self._storage = storage
         self._columns = columns
         self._max_cell = max_cell
@@ -46,9 +46,10 @@ class ParquetReader:
         self._cursor: _Cursor | None = None
 
     def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
-        """The shard's rows in order. `task_columns` maps the task's names to the table's.
+        """Yield the shard's rows in order. `task_columns` maps the task's column names to the table's.
 
-        Raises Unreadable naming file and row group where the input can't be read, Transient where a store is away.
+        Raise Unreadable, which names the file and the row group, if the input can't be read. Raise Transient if a store
+        is away.
         """
         tables: list[tuple[Slice, int, pa.RecordBatch]] = []
         rows = size = 0
@@ -75,7 +76,7 @@ class ParquetReader:
         return Block(table, uris, places, records)
 
     def _slice(self, part: Slice) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The slice's rows as record batches, each with its first row's place in the slice."""
+        """Yield the slice's rows as record batches, each with its first row's place in the slice."""
         cursor = self._at(part)
         done = 0
         while done < part.rows:
@@ -83,7 +84,7 @@ class ParquetReader:
             skipped = min(batch.num_rows, part.start + done - cursor.row)
             taken = min(batch.num_rows - skipped, part.rows - done)
             used = skipped + taken
-            # Moved on before the rows are handed out: whoever takes them may not come back.
+            # The cursor moves on before the rows are handed out, since the caller may not resume this generator.
             cursor.rest = batch.slice(used) if used < batch.num_rows else None
             cursor.row += used
             if taken > 0:
@@ -91,7 +92,7 @@ class ParquetReader:
                 yield done - taken, batch.slice(skipped, taken)
 
     def _at(self, part: Slice) -> _Cursor:
-        """The open cursor where it stands at or before the slice's first row, else one opened anew."""
+        """Return the open cursor if it stands at or before the slice's first row, else open a new one."""
         place = (part.uri, part.etag, part.row_group)
         if self._cursor is not None and self._cursor.place == place and self._cursor.row <= part.start:
             return self._cursor
@@ -126,14 +127,14 @@ class ParquetReader:
             raise
 
     def close(self) -> None:
-        """Close the row group that is open, if any."""
+        """Close the open row group, if there is one."""
         if self._cursor is not None:
             self._cursor.source.close()
             self._cursor = None
 
 
 class _translated:
-    """pyarrow's errors as Unreadable; the store's own error where that is what stood behind one."""
+    """A context manager that turns pyarrow's errors into Unreadable, or into the store's error if that is the cause."""
 
     def __init__(self, source: PinnedReader, part: Slice) -> None:
         self._source = source

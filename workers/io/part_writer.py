@@ -1,4 +1,4 @@
-"""Writing: finished rows into the part's Parquet file, block by block, in memory up to a size and on disk beyond."""
+"""Write a part: finished rows go into its Parquet file block by block, in memory up to a size and beyond it on disk."""
 
 import tempfile
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from schemas.report import ShardReport
 from workers.handler import Prediction
 from workers.io.block import Block
 
-#: A part larger than this lies in a temporary file until it is committed.
+#: A part larger than this many bytes is in a temporary file until it is committed.
 IN_MEMORY = 32 << 20
 
 
 class PartWriter:
-    """One part in the making. Use as a context manager: whatever happens, its temporary file is gone afterwards."""
+    """Writes one part. Use it as a context manager: its temporary file is deleted on exit, after an error too."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -34,7 +34,7 @@ class PartWriter:
         self._file.close()
 
     def write(self, block: Block, answers: Sequence[Prediction | RecordError]) -> None:
-        """Append a block's rows with their answers, one a row."""
+        """Append a block's rows with their answers, one per row."""
         if len(answers) != len(block):
             raise AssertionError(f"{len(answers)} answers for {len(block)} rows")
         prediction = self._schema.field("prediction").type
@@ -53,7 +53,7 @@ class PartWriter:
         self.rows += len(block)
 
     def close(self, report: ShardReport) -> BinaryIO:
-        """The whole part, with the report in its footer."""
+        """Finish the part, with the report in its footer, and return its file."""
         self._writer.add_key_value_metadata(report.to_metadata())
         self._writer.close()
         return cast(BinaryIO, self._file)

@@ -1,4 +1,4 @@
-"""Records: a table's rows as the task's columns have them, each value checked by itself."""
+"""Turn a table's rows into records, with the task's columns. Each value is checked by itself."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,16 +11,16 @@ from schemas.task import TEXT, Kind, is_text
 from workers.handler import Record
 from workers.io.block import Reference
 
-#: Bytes of a URI in a table's row; S3's keys have at most 1,024.
+#: The most bytes of a URI in a table's row. S3's keys have at most 1,024.
 LONGEST_URI = 4096
 
 
 def to_records(
     table: pa.Table, task_columns: dict[str, str], kinds: dict[str, Kind], max_cell: int
 ) -> list[Record | RecordError]:
-    """A table's rows as the task's records: text as str, messages as a list of dicts, media as bytes or a Reference.
+    """Return a table's rows as records: text as str, messages as a list of dicts, media as bytes or a Reference.
 
-    A null, text that isn't UTF-8, a cell beyond `max_cell` bytes and the like are RecordErrors.
+    A row with a null, text that isn't UTF-8, a cell beyond `max_cell` bytes or the like is a RecordError.
     """
     columns = {
         name: _READERS[kinds.get(name, Kind.TEXT)](table[column], name, max_cell)
@@ -34,9 +34,9 @@ def to_records(
 
 
 def without_large_texts(table: pa.Table, names: Iterable[str], max_cell: int) -> pa.Table:
-    """The table with null for each text beyond `max_cell` bytes in the columns of these names.
+    """Return the table with null for each text beyond `max_cell` bytes in the columns of these names.
 
-    Carrying a text of 2 GB to the output takes five times its size in memory, and readers of the part as much.
+    To carry a text of 2 GB to the output takes five times its size in memory, and as much to read the part.
     """
     for name in set(names):
         place = table.schema.get_field_index(name)
@@ -73,7 +73,7 @@ def _decoded(value: bytes | None, name: str) -> str | RecordError | None:
 
 
 def _messages(column: pa.ChunkedArray, name: str, max_cell: int) -> list[Any]:
-    """Each row's messages; a column of structs with more fields than role and content gives those two."""
+    """Return each row's messages, with the fields role and content; other fields of the structs are dropped."""
     return _without_nulls([_conversation(cell, name, max_cell) for cell in column], name)
 
 
