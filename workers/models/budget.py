@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass
 class Budget:
-    """How much goes into a batch. `cost` counts padded tokens (samples, pixels), `records` caps the pieces.
+    """The limits of a batch: `cost` counts padded tokens (samples, pixels), `records` caps the pieces.
 
-    A model that ran out of memory keeps the smaller cost that worked, for as long as it stays loaded.
+    After a model ran out of memory, the smaller cost that worked is kept for as long as the model stays loaded.
     """
 
     cost: int
     records: int | None = None
 
     def fits(self, costs: Sequence[int]) -> int:
-        """How many pieces of the most costly of these are a batch: at least one."""
+        """Return the batch size that fits if every piece were padded to the longest: at least one."""
         size = max(1, self.cost // max(1, *costs))
         return size if self.records is None else min(size, self.records)
 

@@ -1,4 +1,4 @@
-"""The models a process holds: each loaded once, the least recently used let go when they grow too large in all."""
+"""Which models does a process hold? Each is loaded once; the least recently used go when all are too large together."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ Key = tuple[str, str, torch.dtype, torch.device, type[Handler[Any]]]
 
 @dataclass
 class Held:
-    """A loaded model, its size in bytes, and the batch budget that has worked for it here."""
+    """A loaded model, its size in bytes, the batch budget that works for it here, and its load time in seconds."""
 
     loaded: Loaded
     size: int
@@ -36,7 +36,7 @@ class Held:
 
 
 class ModelCache:
-    """Loads models at their first use. One thread at a time."""
+    """Loads models on first use. For one thread at a time."""
 
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self._settings = settings
@@ -50,7 +50,7 @@ class ModelCache:
         handler: type[Handler[Any]],
         loading: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Held:
-        """The job's model, loaded now, within `loading`, if it isn't yet. Raises Permanent where it can't be."""
+        """Return the job's model, loaded within `loading` if it isn't yet. Raise Permanent if it can't be loaded."""
         folder = None
         dtype = self._dtype(job)
         if dtype is None:
@@ -67,11 +67,11 @@ class ModelCache:
 
     @property
     def warm(self) -> list[str]:
-        """The keys of the models held, as jobs name theirs."""
+        """The keys of the models held, in the form in which jobs name their models."""
         return [model_key(handler.task.id, source, revision) for source, revision, _, _, handler in self._held]
 
     def _dtype(self, job: AcceptedJob) -> torch.dtype | None:
-        """The dtype for the job's model where that can be told without its files."""
+        """Return the dtype for the job's model, or None if its files are needed to tell."""
         if job.spec.dtype != "auto" or self.device.type == "cpu":
             return pick_dtype(job.spec.dtype, None, self.device)
         return None

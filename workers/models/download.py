@@ -1,5 +1,7 @@
-"""A model's files in a local folder, wherever they come from. Of a hub or S3 model only what loading needs is fetched,
-once a machine, under a lock."""
+"""Bring a model's files into a local folder, from the hub, S3 or a folder.
+
+Of a model on the hub or in S3, only the files needed for loading are fetched: once per machine, under a lock.
+"""
 
 import json
 import logging
@@ -21,14 +23,14 @@ _CHUNK = 8 << 20
 
 
 def local_folder(model: ResolvedModel, storage: Storage, home: Path) -> Path:
-    """The folder to load the model from. Raises Permanent where it isn't what the job was accepted with."""
+    """Return the folder to load the model from. Raise Permanent if it isn't the one the job was accepted with."""
     if model.kind == "hub":
         return _from_hub(model)
     return _from_s3(model, storage, home) if model.kind == "s3" else _checked(model, storage)
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """The dtype that the checkpoint's configuration names, if it does."""
+    """Return the dtype that the checkpoint's configuration names, or None if it names no dtype."""
     config = json.loads((folder / "config.json").read_text())
     found: str | None = config.get("dtype") or config.get("torch_dtype")
     return found

@@ -1,4 +1,4 @@
-"""Loading: a checkpoint's classes from its folder, from safetensors only, with every weight in place."""
+"""Load a checkpoint's model and tokenizer from its folder: from safetensors only, and with every weight in place."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ from schemas.errors import Permanent
 
 
 def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model of the auto class `auto`, in evaluation mode on the device.
+    """Return the model of the auto class `auto`, in evaluation mode on the device.
 
-    Raises Permanent (code `model`) where the folder holds no such model or its weights leave a part of it unset, which
-    Transformers would fill with random numbers.
+    Raise Permanent (code `model`) if the folder holds no such model, or if its weights leave a part of the model unset,
+    which Transformers would fill with random numbers.
     """
     try:
         model, info = auto.from_pretrained(
@@ -28,7 +28,7 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
         )
     except Permanent:
         raise
-    except Exception as error:  # Transformers and safetensors raise what they like for a broken folder
+    except Exception as error:  # Transformers and safetensors raise many classes for a broken folder
         if "auto_map" in json.loads((folder / "config.json").read_text()):
             raise Permanent("the model needs code of its own, which is never run here", code="model") from error
         raise Permanent(f"the model doesn't load: {type(error).__name__}: {error}", code="model") from error
@@ -43,7 +43,7 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in the folder. Raises Permanent (code `model`) where there is none that can be loaded."""
+    """Return the folder's tokenizer. Raise Permanent (code `model`) if there is none that can be loaded."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_fast_tokenizer(folder: Path) -> Any:
-    """A tokenizer that can tell which characters a token stands for. Raises Permanent (code `model`) for any other."""
+    """Return a tokenizer that can map tokens to characters. Raise Permanent (code `model`) if it is of another kind."""
     tokenizer = load_tokenizer(folder)
     if not tokenizer.is_fast:
         raise Permanent(
