@@ -1,4 +1,4 @@
-"""Spans of a text: where a window's tokens lie in it, its likeliest spans, and the answers of all windows together.
+"""Which spans of a text are likely answers? Finds the best spans of each window, and joins the windows' answers.
 
 Rule: QuestionAnsweringPipeline of Transformers 4.57, transformers/pipelines/question_answering.py, which took it from
 Chen et al., Reading Wikipedia to Answer Open-Domain Questions (https://arxiv.org/abs/1704.00051).
@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 class Window:
     """A part of a text among the tokens of an encoded pair.
 
-    `first` is the part's first token. `starts` and `ends`, int32 of shape (tokens,), are the characters of the text
-    between which each token's word lies, so far as the word is within the window.
+    `first` is the part's first token. `starts` and `ends`, int32 of shape (tokens,), are the character offsets in the
+    text of each token's word, as far as the word is within the window.
     """
 
     text: str
@@ -27,13 +27,13 @@ class Window:
 
     @property
     def tokens(self) -> range:
-        """The places of the part's tokens in the encoded pair."""
+        """The positions of the part's tokens in the encoded pair."""
         return range(self.first, self.first + len(self.starts))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A piece of a text, `text[start:end]`, and how likely it is."""
+    """A span of a text, `text[start:end]`, and how likely it is."""
 
     text: str
     score: float
@@ -42,9 +42,9 @@ class Answer:
 
 
 def window_of(encoding: Any, sequence: int, text: str) -> Window | None:
-    """The window that an encoding (of the tokenizers library) has on its sequence 0 or 1; None where it has no token.
+    """Return an encoding's window on its sequence 0 or 1, or None if it has no token of the sequence.
 
-    A token that the tokenizer counts to no word is a word of its own.
+    The encoding is one of the tokenizers library. A token that belongs to no word is a word of its own.
     """
     sequences = encoding.sequence_ids
     if sequence not in sequences:
@@ -61,10 +61,10 @@ def window_of(encoding: Any, sequence: int, text: str) -> Window | None:
 
 
 def best_spans(start: np.ndarray, end: np.ndarray, longest: int, count: int) -> list[tuple[int, int, float]]:
-    """The `count` likeliest spans of at most `longest` tokens, best first: first token, last token, score.
+    """Return the `count` likeliest spans of at most `longest` tokens, best first, as (first token, last token, score).
 
-    `start` and `end`, float32 of shape (tokens,), are each token's probability to be a span's first and last one. A
-    span's score is their product. Of equal scores the earlier and shorter span comes first.
+    `start` and `end`, float32 of shape (tokens,), are each token's probabilities to be a span's first and last token. A
+    span's score is their product. If scores are equal, the earlier and shorter span comes first.
     """
     tokens = len(end)
     longest = min(longest, tokens)
@@ -84,7 +84,7 @@ def best_spans(start: np.ndarray, end: np.ndarray, longest: int, count: int) -> 
 
 
 def answers(window: Window, spans: Iterable[tuple[int, int, float]]) -> list[Answer]:
-    """The spans of a window's tokens as pieces of its text, from the start of a word to the end of one."""
+    """Return the spans of a window's tokens as spans of its text, from the start of a word to the end of a word."""
     found = []
     for first, last, score in spans:
         start, end = int(window.starts[first]), int(window.ends[last])
@@ -93,7 +93,7 @@ def answers(window: Window, spans: Iterable[tuple[int, int, float]]) -> list[Ans
 
 
 def merged(found: Iterable[Answer]) -> list[Answer]:
-    """Answers that differ in case at most are one, the first of them, with the sum of their scores; in order."""
+    """Join answers that differ in case at most: keep the first one, with the sum of their scores. Keep the order."""
     first: dict[str, Answer] = {}
     for answer in found:
         known = first.setdefault(answer.text.lower(), Answer(answer.text, 0.0, answer.start, answer.end))

@@ -1,4 +1,4 @@
-"""What tasks over text share: encoding with truncation, and padding a batch."""
+"""What do tasks on text share? Encoding with truncation, and padding a batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -10,18 +10,18 @@ from workers.handler import Loaded, Piece
 from workers.models.device import to_device
 
 T = TypeVar("T")
-#: Tokenizers that know no limit give this or more as their maximum.
+#: Tokenizers without a limit give this number or more as their maximum.
 _NO_LIMIT = 1_000_000
-#: Characters that a tokenizer gets at once: it keeps all that truncation cuts off until the call's result is gone,
-#: which for a block of long texts came to half a gigabyte.
+#: The number of characters that a tokenizer gets at once. It keeps what truncation cuts off until the call's result is
+#: freed, which for a block of long texts was half a gigabyte.
 ENCODE_CHARACTERS = 1 << 20
 
 
 def max_tokens(loaded: Loaded, wanted: int | None) -> int | None:
-    """How many tokens a text may have: as wanted, but never more than the model can read. None where nothing limits it.
+    """Return how many tokens a text may have: as wanted, but no more than the model can read. None means no limit.
 
-    A checkpoint's tokenizer may know no limit while its model has a fixed table of positions; RoBERTa and its kin use
-    the first `padding_idx + 1` entries of that table for padding.
+    A checkpoint's tokenizer may have no limit although its model has a fixed table of positions. RoBERTa and related
+    models use the first `padding_idx + 1` entries of that table for padding.
     """
     config = loaded.model.config
     limits = [wanted] if wanted is not None else []
@@ -36,7 +36,7 @@ def max_tokens(loaded: Loaded, wanted: int | None) -> int | None:
 
 
 def _position_table(model: Any) -> Any:
-    """The model's learned table of absolute positions, if it has one."""
+    """Return the model's learned table of absolute positions, or None if it has no such table."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             return module
@@ -50,10 +50,10 @@ def encode(
     limit: int | None,
     truncation: str = "longest_first",
 ) -> list[Piece]:
-    """A piece a text, or a text and its pair, with its special tokens, truncated; `notes` says whether it was.
+    """Return a piece per text, or text and pair, truncated, with special tokens. `notes` says whether it was truncated.
 
-    A pair is cut from its longer side, as Transformers' `truncation=True` does, or as `truncation` says. An empty
-    second text is none, as Transformers has it where it encodes one record.
+    A pair is cut from its longer side, as with Transformers' `truncation=True`, or as `truncation` says. An empty
+    second text counts as no second text, as in Transformers when it encodes a single record.
     """
     if pairs is None:
         return _encode(loaded, list(texts), None, limit, truncation)
@@ -77,7 +77,7 @@ def _encode(
 
 
 def groups(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """The items in order, about as many at once as a tokenizer should get; `size` is an item's in characters."""
+    """Yield the items in order, about as many at once as a tokenizer should get. `size` gives an item's characters."""
     start = total = 0
     for index, item in enumerate(items):
         total += size(item)
@@ -112,9 +112,9 @@ def _encode_group(
 
 
 def padded(loaded: Loaded, pieces: Sequence[Piece]) -> dict[str, torch.Tensor]:
-    """A batch of pieces as int64 tensors of shape (pieces, longest) on the model's device.
+    """Return a batch of pieces as int64 tensors of shape (pieces, longest) on the model's device.
 
-    The attention mask is left out where nothing is padded: attention without one is faster.
+    The attention mask is left out if nothing is padded, since attention is faster without one.
     """
     tokenizer = loaded.processor
     fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}

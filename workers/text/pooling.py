@@ -1,4 +1,4 @@
-"""Pooling: one vector from those of a text's tokens, and what a sentence-transformers folder says of its own.
+"""Pool token vectors into one vector per text, by default as the model's sentence-transformers folder says.
 
 Files and modes: https://sbert.net/docs/package_reference/sentence_transformer/modules.html
 """
@@ -13,7 +13,7 @@ import torch
 
 from schemas.errors import Permanent
 
-#: The modes as older folders spell them, in the order in which several are laid side by side.
+#: The flags by which older folders name the modes, in the order in which the vectors of several are concatenated.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -26,7 +26,7 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a sentence-transformers folder makes its vectors. `unfit` says why that can't be done here, if it can't."""
+    """How a sentence-transformers folder makes its vectors. If that can't be done here, `unfit` says why."""
 
     modes: tuple[str, ...]
     normalize: bool
@@ -37,12 +37,12 @@ class Recipe:
 
 
 def read_recipe(folder: Path) -> Recipe | None:
-    """The recipe in the folder, None where it has no modules.json. Raises Permanent (code `model`) for a broken one."""
+    """Return the folder's recipe, or None if it has no modules.json. Raise Permanent (code `model`) if it is broken."""
     if not (folder / "modules.json").is_file():
         return None
     listed = [module for module in _parsed(folder / "modules.json", list) if isinstance(module, dict)]
     modules = [(str(module.get("type")).split(".")[-1], str(module.get("path", ""))) for module in listed]
-    kinds = [kind for kind, _ in modules if kind != "Dropout"]  # which does nothing but in training
+    kinds = [kind for kind, _ in modules if kind != "Dropout"]  # Dropout acts only in training
     own = _first(sorted(folder.glob("sentence_*_config.json")))
     whole = _first([folder / "config_sentence_transformers.json"])
     prompt = (whole.get("prompts") or {}).get(whole.get("default_prompt_name")) or ""
@@ -75,7 +75,7 @@ def _modes(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _first(files: Sequence[Path]) -> dict[str, Any]:
-    """The first of the files that exists, parsed; else nothing."""
+    """Return the first of the files that exists, parsed, else an empty dict."""
     found = next((file for file in files if file.is_file()), None)
     return {} if found is None else dict(_parsed(found, dict))
 
@@ -87,7 +87,7 @@ def _inside(folder: Path, path: str) -> Path:
 
 
 def _parsed(file: Path, kind: type) -> Any:
-    """The file's JSON. Raises Permanent where it is another kind of value, or none."""
+    """Return the file's parsed JSON. Raise Permanent if it can't be read or is another kind of value."""
     try:
         parsed = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -98,9 +98,9 @@ def _parsed(file: Path, kind: type) -> Any:
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor | None, modes: Sequence[str]) -> torch.Tensor:
-    """Float32 vectors of shape (texts, modes x width), from token vectors (texts, tokens, width).
+    """Return float32 vectors of shape (texts, modes x width) from token vectors of shape (texts, tokens, width).
 
-    `mask` (texts, tokens) is 1 for a token and 0 for padding; without one nothing is padded. No text is empty.
+    `mask`, of shape (texts, tokens), is 1 for a token and 0 for padding; None means no padding. No text may be empty.
     Formulas: sentence_transformers/sentence_transformer/modules/pooling.py.
     """
     hidden = hidden.float()

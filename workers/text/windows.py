@@ -1,4 +1,4 @@
-"""Windows: a text encoded as one piece or several that overlap, with each token's span in the original text."""
+"""Encode a text as one window or several that overlap, with each token's span in the original text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from workers.text.encode import groups
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a piece's tokens stand for.
+    """What a piece's tokens stand for in the text.
 
-    `spans` are character offsets into `text`, int32 of shape (tokens, 2); `special`, bool of shape (tokens,), marks the
-    tokens that were added to the text's own. `truncated` says that the window is all that is read of a longer text.
+    `spans` are character offsets into `text`, int32 of shape (tokens, 2). `special`, bool of shape (tokens,), marks the
+    tokens that the tokenizer added to the text's own. `truncated` means that the rest of a longer text isn't read.
     """
 
     text: str
@@ -24,10 +24,10 @@ class Window:
 
 
 def encode_windows(loaded: Loaded, texts: Sequence[str], limit: int | None, stride: int | None) -> list[list[Piece]]:
-    """Each text's pieces of up to `limit` tokens, their `notes` a Window.
+    """Return each text's pieces of up to `limit` tokens; a piece's `notes` are a Window.
 
-    With a stride a longer text has several, each of which begins with the last `stride` tokens of the one before;
-    without one it is cut. A text without tokens, where none are added to it either, has no piece. Needs a fast
+    With a stride, a longer text has several pieces, each beginning with the last `stride` tokens of the one before.
+    Without a stride, it is cut. A text has no piece if it has no tokens and the tokenizer adds none. Needs a fast
     tokenizer, which is called for some of the texts at a time.
     """
     pieces: list[list[Piece]] = []
