@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from jobs.demo import TOKENIZER_FILES
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.submission.accept import accepted_job
+from jobs.submission.accept import new_job
 from jobs.submission.validate import validate
 from schemas.job import AcceptedJob, parse_spec
 
@@ -62,7 +62,8 @@ def make_job(
             "params": params,
         }
     )
-    return accepted_job(validate(spec, storage, settings))
+    checked = validate(spec, storage, settings)
+    return new_job(checked.spec, checked.model)
 
 
 def tell(what: str, value: str, target: str = "", met: bool = True) -> None:

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.inputs import TINY, make_job, make_model, quiet, tell
-from jobs.planning.planner import planned, shard_limits, write_plan
+from jobs.planning.planner import planned, shard_limits
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.job_folder import write_job
+from jobs.storage.job_folder import JobFolder
 from schemas.plan import ShardOrder
 from workers.engine.heartbeat import Watch
 from workers.execution.attempt import Attempt, execute
@@ -78,9 +78,10 @@ def make_plan(file: Path, folder: Path) -> int:
     storage, settings = Storage(), Settings.read()
     params: dict[str, object] = {"max_length": MAX_LENGTH}
     job = make_job(file, folder / "model", folder / "output", params, storage, settings)
-    write_job(job, storage)
+    there = JobFolder(job.output, storage)
+    there.write_job(job)
     plan = planned(job.spec, None, storage, settings, shard_limits(job.spec, RATE))
-    return write_plan(job.output, plan, storage, job.id).shards
+    return there.write_plan(plan, job.id).shards
 
 
 def chosen(shards: int, full: bool) -> list[int]:

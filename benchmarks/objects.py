@@ -22,9 +22,10 @@ import psutil
 from PIL import Image
 
 from benchmarks.inputs import quiet, tell
-from jobs.planning.planner import Limits, Planned, plan_objects, write_plan
+from jobs.planning.planner import Limits, plan_objects
 from jobs.storage import ObjectInfo, Storage
-from schemas.plan import NO_COLUMNS
+from jobs.storage.job_folder import JobFolder
+from schemas.plan import NO_COLUMNS, Planned
 from tests.checkpoints_vision import make_image_classifier
 from tests.servers import S3_ENV, s3_client, seaweedfs
 
@@ -66,9 +67,9 @@ def measure_plan() -> None:
         return Planned(NO_COLUMNS, plan_objects(infos, Limits(1024, 64 << 20)), {})
 
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
-        write_plan(f"{folder}/warm", listing(100_000), Storage(), "bench")
+        JobFolder(f"{folder}/warm", Storage()).write_plan(listing(100_000), "bench")
         before, start = psutil.Process().memory_info().rss, time.process_time()
-        write_plan(f"{folder}/out", listing(LISTED), Storage(), "bench")
+        JobFolder(f"{folder}/out", Storage()).write_plan(listing(LISTED), "bench")
         seconds = time.process_time() - start
         grown = psutil.Process().memory_info().rss - before
     tell(f"plan of {LISTED:,} objects, CPU", f"{seconds:.1f} s", "< 60 s", seconds < 60)

@@ -39,7 +39,7 @@ from benchmarks.speed import timed
 from jobs.planning.planner import Limits, planned
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.submission.accept import accepted_job
+from jobs.submission.accept import new_job
 from jobs.submission.validate import validate
 from schemas.job import parse_spec
 from schemas.output import kept_columns, output_schema, task_columns
@@ -151,7 +151,8 @@ class Runner:
         pq.write_table(pa.table({"audio": [wav(samples) for samples in sounds]}), source)
         job = {"task": "automatic-speech-recognition", "model": str(model), "params": params}
         places = {"input": {"uri": str(source)}, "output": {"uri": str(folder / "output")}}
-        self._job = accepted_job(validate(parse_spec(job | places), self._storage, self._settings))
+        checked = validate(parse_spec(job | places), self._storage, self._settings)
+        self._job = new_job(checked.spec, checked.model)
         self._spec = self._job.spec
         whole = Limits(rows=1 << 30, bytes=1 << 40)
         plan = planned(self._spec, None, self._storage, self._settings, whole)

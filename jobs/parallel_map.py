@@ -1,4 +1,4 @@
-"""Many small reads of storage at once, bounded ahead of whoever takes the answers."""
+"""How are many small reads of storage made at once, without reading far more than is used?"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +10,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """`map` in order, run by so many threads at most twice as many items ahead."""
+def parallel_map(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Call `function` on each item in so many threads; yield the results in order.
+
+    At most twice as many items as threads are read ahead of the caller.
+    """
     source = iter(items)
-    with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="parallel_map") as pool:
         waiting = deque(pool.submit(function, item) for item in islice(source, 2 * threads))
         while waiting:
             done = waiting.popleft()

@@ -10,8 +10,6 @@ import struct
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas.loss import Death as Death
-from schemas.loss import Loss as Loss
 from schemas.plan import ShardOrder
 
 #: The runner's stages, each of which has a thread of its own.

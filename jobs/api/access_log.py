@@ -1,4 +1,4 @@
-"""Every request, observed: an id that its answer and its log line bear, counts, seconds."""
+"""What is noted of each request? An id, which the answer and the log line have; counts; seconds."""
 
 import logging
 import re
@@ -11,13 +11,13 @@ from jobs.api.metrics import Metrics
 from jobs.logs import event
 
 _log = logging.getLogger(__name__)
-#: Methods that are counted by their own name: others would make as many counters as anybody likes.
+#: Methods that are counted by their own name. Others could make any number of counters.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _ID = re.compile(r"[\w.-]{1,100}")
 
 
-class Observed:
-    """A wrapper around the application. Nothing of a query or a header is logged: there may be secrets in it."""
+class AccessLog:
+    """A wrapper around the application. Queries and headers aren't logged: there may be secrets in them."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -30,7 +30,7 @@ class Observed:
         begun, status = time.monotonic(), 500
         id = _request_id(scope)
 
-        async def observed(message: Message) -> None:
+        async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -38,7 +38,7 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, observed)
+            await self._app(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -50,7 +50,7 @@ class Observed:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own, where it is a plain one."""
+    """Return the caller's own id if it is a plain one, or else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(value.decode("latin-1")):
             return str(value.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""The application: its routes, its errors, and its OpenAPI document."""
+"""What is the API's application made of? Its routes, its errors, and its OpenAPI document."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from jobs.api import events, jobs, listing, metrics, problems, results, submit, tasks
-from jobs.api.access_log import Observed
+from jobs.api import events, jobs, listing, metrics, problems, results, submit, tasks, workers
+from jobs.api.access_log import AccessLog
 from jobs.api.problems import ProblemDocument
 from jobs.api.service import Service
 from schemas import __version__
@@ -19,7 +19,7 @@ _REF = "#/components/schemas/{model}"
 
 
 def make_app(service: Service) -> FastAPI:
-    """The API of a deployment."""
+    """Return the API of a deployment."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -42,9 +42,9 @@ def make_app(service: Service) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     app.state.shutdown = asyncio.Event()
     problems.install(app)
-    for module in (submit, listing, results, events, jobs, tasks, metrics):
+    for module in (submit, listing, results, events, jobs, tasks, workers, metrics):
         app.include_router(module.router)
-    app.add_middleware(Observed, metrics=app.state.metrics)
+    app.add_middleware(AccessLog, metrics=app.state.metrics)
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -57,7 +57,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the job spec and the problems as components, and no error but ours."""
+    """Return the document with the job spec and the problems as components, and no other errors."""
     components = document.setdefault("components", {}).setdefault("schemas", {})
     for model in (JobSpec, ProblemDocument):
         schema = model.model_json_schema(ref_template=_REF)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from jobs.api.dependencies import Reading
 from jobs.api.jobs import Id
 from jobs.api.problems import answers
 from jobs.api.responses import JobView
-from jobs.api.service import Reading
 from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob
 
@@ -63,8 +63,8 @@ async def events(asked: Reading, job: Followed, request: Request) -> AsyncIterat
     yield ServerSentEvent(retry=2000)
     while not shutdown.is_set() and time.monotonic() - begun < LONGEST_S:
         try:
-            view: JobView | None = await asked.service.look(job, asked.who)
-        except NightshiftError:  # a store is away for a moment: the next look may go well
+            view: JobView | None = await asked.service.coalesced_view(job, asked.who)
+        except NightshiftError:  # a store is away for a moment: the next query may go well
             view = last
         if view is not None and view.end is not None:
             yield ServerSentEvent(event="end", data=view)

@@ -1,30 +1,27 @@
-"""The ids of all jobs and of each tenant's, from the catalog's listings, kept between requests."""
+"""Which jobs are there, and which of a tenant? Their ids, from the catalog's listings, kept between requests."""
 
-import re
 from bisect import bisect_left
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from time import monotonic
 
 from jobs.api.auth import Principal
 from jobs.api.tokens import Scope
-from jobs.storage import Storage
-from jobs.storage.catalog import tenant_folder
-from schemas.layout import child
+from jobs.storage.catalog import Catalog
 
-JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-z]{6}")
-#: Days after which a folder is listed whole again, not day by day.
+#: Days after which the whole listing is read again, not day by day.
 _DAYS = 60
 
 
-class _Folder:
-    """The ids under one folder of the catalog, in order. They begin with their time, and none is ever removed: so what
-    is older than a day is listed once."""
+class _Ids:
+    """The ids of all jobs, or of one tenant's, in order.
 
-    def __init__(self, prefix: str, storage: Storage) -> None:
-        self._prefix = prefix
-        self._storage = storage
+    They begin with their time, and no job is ever removed. So those that are older than a day are listed once.
+    """
+
+    def __init__(self, catalog: Catalog, tenant: str | None) -> None:
+        self._catalog = catalog
+        self._tenant = tenant
         self._ids: list[str] = []
         self._listed_until: datetime | None = None
         self._fresh_until = 0.0
@@ -41,32 +38,25 @@ class _Folder:
         now = datetime.now(UTC)
         since = self._listed_until
         if since is None or now - since > timedelta(days=_DAYS):
-            self._ids = sorted(self._listed(""))
+            self._ids = sorted(self._catalog.ids(self._tenant))
         else:
             days = [since + timedelta(days=day) for day in range((now - since).days + 2)]
             old = self._ids[: bisect_left(self._ids, f"{since:%Y%m%d}")]
-            self._ids = old + sorted(id for day in days for id in self._listed(f"{day:%Y%m%d}"))
-        # A day more than the clock says: another server's may be behind.
+            self._ids = old + sorted(id for day in days for id in self._catalog.ids(self._tenant, f"{day:%Y%m%d}"))
+        # A day less than the clock says: another server's clock may be behind.
         self._listed_until = now - timedelta(days=1)
 
-    def _listed(self, start: str) -> Iterator[str]:
-        for info in self._storage.list(self._prefix + start):
-            id = info.uri.removeprefix(self._prefix).removesuffix(".json")
-            if JOB_ID.fullmatch(id):
-                yield id
 
-
-class Index:
+class JobIndex:
     """The ids of all jobs, and of each tenant's."""
 
-    def __init__(self, storage: Storage, catalog: str) -> None:
-        self._storage = storage
+    def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._folders: dict[str, _Folder] = {}
+        self._ids: dict[str | None, _Ids] = {}
 
     def of(self, who: Principal) -> list[str]:
-        """The ids of the jobs that the principal may see, oldest first."""
-        name = "jobs/" if Scope.ADMIN in who.scopes else tenant_folder(who.tenant)
-        if name not in self._folders:
-            self._folders[name] = _Folder(child(self._catalog, name), self._storage)
-        return self._folders[name].ids()
+        """Return the ids of the jobs that the principal may see, oldest first."""
+        tenant = None if Scope.ADMIN in who.scopes else who.tenant
+        if tenant not in self._ids:
+            self._ids[tenant] = _Ids(self._catalog, tenant)
+        return self._ids[tenant].ids()

@@ -1,4 +1,4 @@
-"""One job: where it stands, and what can be done to it."""
+"""How far is one job, and what can be done to it?"""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -6,20 +6,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import Response as Plain
 
+from jobs.api.dependencies import Asked, Reading, Submitting
 from jobs.api.problems import Conflict, answers
 from jobs.api.request_body import Body
 from jobs.api.responses import JobDetail, Submitted
-from jobs.api.service import Asked, Reading, Submitting
-from jobs.api.thread_pools import in_lane
-from jobs.results.convert import NotFinished
+from jobs.api.thread_pools import in_pool
 from jobs.state import State
 from jobs.storage.base import normalized
-from jobs.storage.job_folder import read_manifest
 from jobs.submission.accept import enqueue
 from jobs.submission.retry import accept_retry, nothing_to_retry
-from schemas.errors import SpecError
+from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
-from schemas.layout import MANIFEST, child
 from schemas.manifest import Manifest
 from schemas.redaction import shown
 
@@ -32,21 +29,21 @@ Id = Annotated[str, Path(description="A job's id.", examples=["20261120-031500-k
 async def job(asked: Reading, id: Id) -> JobDetail:
     """A job, and where it stands. While Redis is away, what storage knows of it."""
     found = await asked.service.find(id, asked.who)
-    return JobDetail.with_spec(await asked.service.look(found, asked.who), found)
+    return JobDetail.with_spec(await asked.service.coalesced_view(found, asked.who), found)
 
 
 def _changed(asked: Asked, id: str, change: Callable[[State, AcceptedJob], bool], otherwise: str) -> JobDetail:
-    """The job after a change. Raises Conflict for one that has ended, and `otherwise` where it couldn't be made."""
+    """Change a job and return it. Raise Conflict if it has ended, and with `otherwise` if nothing could be changed."""
     service = asked.service
     found = service.job(id, asked.who)
-    service.unfinished(found)
+    service.check_unfinished(found)
     if not service.ask(lambda state: change(state, found)):
         raise Conflict(f"job {id} {otherwise}")
     return service.detail(found)
 
 
 @router.post("/v1/jobs/{id}:cancel", status_code=202, responses=answers(404, 409))
-@in_lane("look")
+@in_pool("quick")
 def cancel(asked: Submitting, id: Id) -> JobDetail:
     """Stop a job. Workers leave it at their next batch; the parts that are done stay, named by its manifest."""
 
@@ -60,14 +57,14 @@ def cancel(asked: Submitting, id: Id) -> JobDetail:
 
 
 @router.post("/v1/jobs/{id}:pause", status_code=202, responses=answers(404, 409))
-@in_lane("look")
+@in_pool("quick")
 def pause(asked: Submitting, id: Id) -> JobDetail:
     """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished."""
     return _changed(asked, id, lambda state, job: state.jobs.pause(job.id), "is not under way, or paused already")
 
 
 @router.post("/v1/jobs/{id}:continue", status_code=202, responses=answers(404, 409))
-@in_lane("look")
+@in_pool("quick")
 def continue_(asked: Submitting, id: Id) -> JobDetail:
     """Let a paused job go on."""
 
@@ -81,7 +78,7 @@ def continue_(asked: Submitting, id: Id) -> JobDetail:
 
 
 @router.post("/v1/jobs/{id}:resume", status_code=202, responses=answers(404, 409))
-@in_lane("look")
+@in_pool("quick")
 def resume(asked: Submitting, id: Id) -> JobDetail:
     """Go on with a job that Redis has forgotten: only what is missing is run. One under way goes on as it is."""
 
@@ -117,18 +114,18 @@ _RETRY: dict[str, Any] = {
 @router.post(
     "/v1/jobs/{id}:retry", status_code=202, responses=answers(400, 404, 409, 413, 415, 422), openapi_extra=_RETRY
 )
-@in_lane("submit")
+@in_pool("submit")
 def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitted:
     """Run the records of an ended job that have an error once more, and what it lost, as a job of its own."""
     service = asked.service
     output = _retry_output(body)
     parent = service.job(id, asked.who)
-    manifest = read_manifest(parent.output, service.storage)
+    manifest = service.folder(parent).read_manifest()
     if manifest is not None and nothing_to_retry(manifest):
         raise Conflict(f"nothing to retry: every record of job {id} has an answer")
     service.ask(lambda state: state.ping())
     service.check_quota(asked.who)
-    accepted = accept_retry(parent, output, service.storage, service.settings_for(asked.who))
+    accepted = accept_retry(parent, output, service.submitter_for(asked.who), service.settings_for(asked.who))
     response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
     return service.enter(accepted)
 
@@ -149,10 +146,10 @@ def _retry_output(body: Any) -> str | None:
     response_model=Manifest,
     responses=answers(404, 409),
 )
-@in_lane("read")
+@in_pool("read")
 def manifest(asked: Reading, id: Id) -> Plain:
     """`_manifest.json` as it stands: how the job ended, and its parts."""
     found = asked.service.job(id, asked.who)
     if asked.service.end(found) is None:
         raise NotFinished(f"job {id} has not ended: it has no manifest yet")
-    return Plain(asked.service.storage.read(child(found.output, MANIFEST)), media_type="application/json")
+    return Plain(asked.service.folder(found).manifest_bytes(), media_type="application/json")

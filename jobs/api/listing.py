@@ -1,4 +1,4 @@
-"""The list of jobs, newest first: of each job of a page where it stands."""
+"""Which jobs are there, and how far is each? The newest first, page by page."""
 
 import logging
 from bisect import bisect_left
@@ -7,28 +7,28 @@ from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query
 
-from jobs.api.job_index import JOB_ID
+from jobs.api.dependencies import Asked, Reading
 from jobs.api.problems import answers
 from jobs.api.responses import JobPage, JobView, Status
-from jobs.api.service import Asked, Reading
-from jobs.api.thread_pools import in_lane
+from jobs.api.thread_pools import in_pool
 from jobs.logs import event
-from jobs.parallel_map import ahead
+from jobs.parallel_map import parallel_map
+from jobs.storage.catalog import JOB_ID
 from schemas.errors import NotFound, Permanent, SpecError
 from schemas.job import AcceptedJob
 
 _log = logging.getLogger(__name__)
 router = APIRouter(tags=["jobs"])
 
-#: Jobs that one request looks at: with a filter that few pass, a page ends there.
-LOOKED_AT = 500
+#: Jobs that one request reads: a page ends there if few jobs pass its filter.
+MOST_READ = 500
 _READERS = 16
 
 _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
 
 
 @router.get("/v1/jobs", responses=answers(422))
-@in_lane("read")
+@in_pool("read")
 def jobs(
     asked: Reading,
     status: Annotated[list[Status] | None, Query(description="One or more.")] = None,
@@ -43,14 +43,14 @@ def jobs(
     wanted = _Filter(status or [], task, label or [], _time(since, "since"), _time(until, "until"))
     ids = asked.service.index.of(asked.who)
     stop = len(ids) if cursor is None else bisect_left(ids, cursor)
-    looked_at = ids[max(0, stop - LOOKED_AT) : stop][::-1]
+    candidates = ids[max(0, stop - MOST_READ) : stop][::-1]
 
-    def look(id: str) -> tuple[str, JobView | None]:
+    def read(id: str) -> tuple[str, JobView | None]:
         return id, _view(asked, id, wanted)
 
     found: list[JobView] = []
     last = None
-    for id, view in ahead(look, looked_at, _READERS):
+    for id, view in parallel_map(read, candidates, _READERS):
         last = id
         if view is not None:
             found.append(view)
@@ -81,7 +81,7 @@ class _Filter:
 
 
 def _view(asked: Asked, id: str, wanted: _Filter) -> JobView | None:
-    """The job, where it passes. One that was never accepted, or can't be read, is left out."""
+    """Return the job if it passes the filter. A job that was never accepted, or can't be read, is left out."""
     try:
         job = asked.service.job(id, asked.who)
         if not wanted.passes(job):

@@ -1,4 +1,4 @@
-"""Metrics, all of them declared here, and whether the server lives and is of use."""
+"""Is the server alive and of use, and what does it count? All metrics are declared here."""
 
 from collections import Counter as Counts
 from typing import Any
@@ -7,13 +7,13 @@ from fastapi import APIRouter, Response
 from fastapi.requests import Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from jobs.api.dependencies import Overseeing
 from jobs.api.problems import answers
 from jobs.api.responses import Health, Readiness
-from jobs.api.service import Overseeing, Service
-from jobs.api.thread_pools import in_lane
+from jobs.api.service import Service
+from jobs.api.thread_pools import in_pool
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
-from schemas.layout import child
 from schemas.manifest import JobStatus
 from schemas.task import Group
 
@@ -21,7 +21,7 @@ router = APIRouter(tags=["operations"])
 
 
 class Metrics:
-    """Of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,10 +40,10 @@ class Metrics:
             "nightshift_worker_processes", "Worker processes by group.", ["group"], registry=self.registry
         )
 
-    def look(self, service: Service) -> None:
-        """Ask Redis for what is counted there."""
+    def refresh(self, service: Service) -> None:
+        """Set the gauges to what Redis knows."""
         try:
-            statuses, shards, processes = service.ask(_seen)
+            statuses, shards, processes = service.ask(_counts)
         except ServiceUnavailable:
             self.redis.set(0)
             for gauge in (self.jobs, self.processes):
@@ -59,7 +59,7 @@ class Metrics:
             self.processes.labels(group).set(processes[group])
 
 
-def _seen(state: State) -> tuple[Counts[str], int, Counts[str]]:
+def _counts(state: State) -> tuple[Counts[str], int, Counts[str]]:
     statuses: Counts[str] = Counts()
     shards = 0
     for id in state.jobs.active():
@@ -84,7 +84,7 @@ async def healthz() -> Health:
 def readyz(request: Request) -> Readiness:
     """Whether the server is of use: the catalog can be read. Redis may be away: then nothing can be submitted."""
     service: Service = request.app.state.service
-    next(iter(service.storage.list(child(service.settings.catalog_uri, "jobs/"))), None)
+    service.catalog.check()
     try:
         service.ask(lambda state: state.ping())
     except ServiceUnavailable:
@@ -98,9 +98,9 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/metrics", responses=_TEXT | answers(), response_class=Response)
-@in_lane("look")
+@in_pool("quick")
 def metrics(asked: Overseeing, request: Request) -> Response:
     """For Prometheus. Needs the scope `admin`: it counts what all tenants do."""
     counted: Metrics = request.app.state.metrics
-    counted.look(asked.service)
+    counted.refresh(asked.service)
     return Response(generate_latest(counted.registry), media_type=CONTENT_TYPE_LATEST)

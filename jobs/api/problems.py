@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): every answer that isn't a success has one, with the fields at fault."""
+"""How are errors answered? By problem documents (RFC 9457), with the fields at fault."""
 
 import logging
 import math
@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from jobs.logs import event
-from jobs.results.convert import NotFinished
 from schemas.errors import (
     AccessDenied,
     Forbidden,
     NightshiftError,
+    NotFinished,
     NotFound,
     Permanent,
     ServiceUnavailable,
@@ -32,7 +32,7 @@ from schemas.redaction import masked
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-#: Seconds after which to ask again where Redis or a store is away.
+#: Seconds after which to ask again if Redis or a store is away.
 RETRY_AFTER_S = 5
 #: A message quotes what was sent, and that may be long.
 _LONGEST = 1000

@@ -1,7 +1,7 @@
-"""Where jobs stand, asked of Redis for many requests at once.
+"""How is Redis asked for the progress of jobs, if many requests want it at once? One query serves them all.
 
-A request that comes while a question is under way waits for the next one, which asks for all that wait. So the price of
-a thread and a round trip is shared by as many as are in a hurry, and who comes alone waits for nobody.
+A request that comes while a query is under way waits for the next one, which asks for every job that is waited for. So
+a busy server shares the price of a thread and a round trip, and a single request waits for no other.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from anyio import CapacityLimiter, to_thread
 
 from jobs.state import Progress
 
-#: What Redis knows of a job, and whether it answered at all.
+#: The progress of a job as Redis knows it, and whether Redis answered at all.
 Seen = tuple[Progress | None, bool]
-#: Jobs of one question: Redis does nothing else while it answers.
+#: Jobs of one query: Redis does nothing else while it answers.
 _MOST = 100
 
 
-class Looks:
-    """Asked from the event loop alone. `ask` is called in a thread, with the ids of jobs, and says how each stands."""
+class ProgressCoalescer:
+    """Use it from the event loop alone. `ask` is called in a thread with the ids of jobs, and returns what is seen."""
 
     def __init__(self, ask: Callable[[Sequence[str]], Sequence[Seen]]) -> None:
         self._ask = ask
@@ -26,8 +26,8 @@ class Looks:
         self._asking: asyncio.Task[None] | None = None
         self._thread = CapacityLimiter(1)
 
-    async def at(self, job: str) -> Seen:
-        """How the job stands after this was called."""
+    async def of(self, job: str) -> Seen:
+        """Return the job's progress at some moment after this call."""
         if job not in self._waiting:
             self._waiting[job] = asyncio.get_running_loop().create_future()
         found = self._waiting[job]
@@ -41,13 +41,13 @@ class Looks:
             asked = [self._waiting.pop(job) for job in jobs]
             try:
                 answers = await to_thread.run_sync(self._ask, jobs, limiter=self._thread)
-            except Exception as error:  # noqa: BLE001 (whoever asked gets it)
+            except Exception as error:  # noqa: BLE001 (passed to the requests that wait)
                 for future in asked:
                     future.set_exception(error)
                 continue
             for future, seen in zip(asked, answers, strict=True):
                 future.set_result(seen)
-            if not answers[0][1]:  # Redis is away: they needn't find that out one after the other
+            if not answers[0][1]:  # Redis is away: don't ask again for those that still wait
                 for future in self._waiting.values():
                     future.set_result((None, False))
                 self._waiting.clear()

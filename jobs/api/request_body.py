@@ -1,4 +1,4 @@
-"""Request bodies: JSON alone, read up to a limit, with nothing in it that couldn't be written again."""
+"""How is a request body read? As JSON, up to a limit. What couldn't be written as JSON again is refused."""
 
 import json
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ async def _body(request: Request) -> Any:
 
 
 def parse(data: bytes) -> Any:
-    """The JSON. Raises BadRequest where it is none: NaN, numbers and nesting without end, halves of characters."""
+    """Parse JSON. Raise BadRequest for anything else, such as NaN, endless numbers or nesting, half characters."""
     try:
         found = json.loads(data, parse_constant=_no_number)
         json.dumps(found, ensure_ascii=False).encode()
@@ -41,5 +41,5 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-#: The body as JSON; None where there is none.
+#: The body as JSON; None if it is empty.
 Body = Annotated[Any, Depends(_body)]

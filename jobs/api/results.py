@@ -1,27 +1,26 @@
-"""What a job made: rows as pages of JSON or as an Arrow stream, its errors, its shards."""
+"""What did a job make? Rows as pages of JSON or as an Arrow stream, its errors, its shards."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from jobs.api.dependencies import Reading
 from jobs.api.jobs import Id
 from jobs.api.problems import NotAcceptable, answers
 from jobs.api.responses import ErrorPage, LostView, RowPage, ShardPage, ShardView, SliceView
-from jobs.api.service import Reading, Service
-from jobs.api.thread_pools import in_lane
-from jobs.results.read import CURSOR, Place, batches_from, ipc_stream, limited, numbered, only_errors, page
-from jobs.results.with_retries import merged_batches
+from jobs.api.service import Service
+from jobs.api.thread_pools import in_pool
+from jobs.results.arrow_stream import ipc_stream, limited
+from jobs.results.read import CURSOR, Place, batches_from, numbered, only_errors, page
+from jobs.results.with_retries import batches_with_retries
 from jobs.state import ShardsNow
-from jobs.storage import ObjectInfo
-from jobs.storage.job_folder import list_parts, read_manifest
-from schemas.errors import NotFound, ServiceUnavailable, SpecError
+from schemas.errors import ServiceUnavailable, SpecError
 from schemas.job import AcceptedJob
-from schemas.layout import PLAN, child
-from schemas.plan import Shard, from_batch
+from schemas.plan import Shard
 
 router = APIRouter(tags=["results"])
 
@@ -46,7 +45,7 @@ _ROWS: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/v1/jobs/{id}/results", responses=_ROWS | answers(404, 406, 409, 422), response_model=RowPage)
-@in_lane("read")
+@in_pool("read")
 def results(
     asked: Reading,
     id: Id,
@@ -70,8 +69,7 @@ def results(
     place = Place.parse(cursor)
     only = errors == "true"
     if with_retries == "true":
-        merged = merged_batches(found, service.storage, service.settings.catalog_uri, errors_only=only)
-        rows = numbered(merged, place.row)
+        rows = numbered(batches_with_retries(found, service.catalog, errors_only=only), place.row)
     else:
         rows = batches_from(found, place, service.storage, partial=partial == "true", errors_only=only)
     if kind == JSON:
@@ -92,7 +90,7 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _chosen(accept: str) -> str:
-    """What to answer with: Arrow where it is named, JSON where it may be. Raises NotAcceptable."""
+    """Return the type of the answer: Arrow if it is named, or else JSON. Raise NotAcceptable if neither is accepted."""
     kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     if ARROW in kinds:
         return ARROW
@@ -102,7 +100,7 @@ def _chosen(accept: str) -> str:
 
 
 @router.get("/v1/jobs/{id}/errors", responses=answers(404, 409, 422))
-@in_lane("read")
+@in_pool("read")
 def errors(
     asked: Reading,
     id: Id,
@@ -115,7 +113,7 @@ def errors(
     found = service.job(id, asked.who)
     rows = batches_from(found, Place.parse(cursor), service.storage, partial=partial == "true", errors_only=True)
     made = page(rows, limit, errors_only=True)
-    manifest = read_manifest(found.output, service.storage)
+    manifest = service.folder(found).read_manifest()
     counts: dict[str, int] = {}
     if manifest is not None:
         counts = manifest.errors
@@ -133,7 +131,7 @@ def errors(
 
 
 @router.get("/v1/jobs/{id}/shards", responses=answers(404, 422))
-@in_lane("read")
+@in_pool("read")
 def shards(
     asked: Reading,
     id: Id,
@@ -143,45 +141,27 @@ def shards(
     """The shards of a job's plan, in input order, and where each stands. None while the job is being planned."""
     service = asked.service
     found = service.job(id, asked.who)
-    try:
-        plan = service.storage.stat(child(found.output, PLAN))
-    except NotFound:
+    plan = service.folder(found).find_plan()
+    if plan is None:
         return ShardPage(shards=[], next=None)
-    wanted = _planned(plan, cursor, limit + 1, service)
+    wanted = list(islice(plan.shards(cursor), limit + 1))
     listed = wanted[:limit]
     now, away = _now(found, [shard.shard for shard in listed], service)
     views = [_shard_view(shard, now, away) for shard in listed]
     return ShardPage(shards=views, next=str(wanted[limit].shard) if len(wanted) > limit else None)
 
 
-def _planned(plan: ObjectInfo, first: int, count: int, service: Service) -> list[Shard]:
-    """So many shards from this one on, from the row groups that hold them."""
-    found: list[Shard] = []
-    with service.storage.open(plan) as source:
-        file = pq.ParquetFile(source)
-        for group in range(file.num_row_groups):
-            if file.metadata.row_group(group).column(0).statistics.max < first:
-                continue
-            for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=[group]):
-                found += [shard for shard in from_batch(batch) if shard.shard >= first]
-                if len(found) >= count:
-                    return found[:count]
-    return found
-
-
-_PLAN_ROWS = 100
-
-
 def _now(job: AcceptedJob, numbers: list[int], service: Service) -> tuple[ShardsNow, bool]:
-    """How these shards stand, by the manifest, else by Redis, else by the parts; and whether Redis is away."""
-    manifest = read_manifest(job.output, service.storage)
+    """Return how these shards stand, and whether Redis is away. The manifest says so, or else Redis, or the parts."""
+    folder = service.folder(job)
+    manifest = folder.read_manifest()
     if manifest is not None:
         done = {part.shard for part in manifest.parts}
         return ShardsNow(done, set(), {lost.shard: lost.error for lost in manifest.lost}), False
     try:
         return service.ask(lambda state: state.shards.now(job.id, numbers)), False
     except ServiceUnavailable:
-        return ShardsNow({shard for shard, _ in list_parts(job.output, service.storage)}, set(), {}), True
+        return ShardsNow({shard for shard, _ in folder.parts()}, set(), {}), True
 
 
 def _shard_view(shard: Shard, now: ShardsNow, away: bool) -> ShardView:

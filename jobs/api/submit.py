@@ -1,23 +1,20 @@
-"""Submitting: a spec becomes a job that is durable before it is answered, once for each idempotency key."""
+"""How is a job submitted? It is durable before it is answered, and there is one for each idempotency key."""
 
 import time
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from jobs import idempotency
+from jobs.api.dependencies import Asked, Submitting
 from jobs.api.problems import BadRequest, answers
 from jobs.api.request_body import Body
 from jobs.api.responses import PlanView, Submitted
-from jobs.api.service import Asked, Submitting
-from jobs.api.thread_pools import in_lane
+from jobs.api.thread_pools import in_pool
 from jobs.planning.planner import planned, shard_limits
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.base import normalized
-from jobs.storage.job_folder import read_job
-from jobs.submission.accept import Accepted, Found, accepted_job, check_output, found_job, write_accepted
+from jobs.submission.accept import Accepted, Found, new_job
 from jobs.submission.resolve_model import model_kind
 from jobs.submission.validate import Validated, check_locations, validate, with_full_uris
 from schemas.errors import AccessDenied, Permanent, SpecError
@@ -38,77 +35,37 @@ _KEY = Header(
 
 
 @router.post("/v1/jobs", status_code=202, responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
-@in_lane("submit")
+@in_pool("submit")
 def submit(
     asked: Submitting, body: Body, response: Response, idempotency_key: Annotated[str | None, _KEY] = None
 ) -> Submitted:
     """Submit a job. Answered only once the job is durable: from then on it runs, whatever becomes of this server."""
-    submission = _Submission(asked, _spec(asked, body), idempotency_key)
-    # Asked first: where the job could be handed to nobody, nothing is written for it.
+    spec = _spec(asked, body)
+    # Asked first: nothing is written for a job that could not be handed to workers.
     asked.service.ask(lambda state: state.ping())
-    accepted = submission.accept()
+    try:
+        accepted = asked.service.submitter_for(asked.who).accept(spec, lambda: _new(asked, spec), idempotency_key)
+    except AccessDenied as error:
+        raise SpecError.of("output.uri", error.message) from None
     response.headers["Location"] = f"/v1/jobs/{accepted.job.id}"
     return asked.service.enter(accepted)
 
 
-@dataclass(frozen=True)
-class _Submission:
-    asked: Asked
-    spec: JobSpec
-    key: str | None
-
-    def accept(self) -> Accepted:
-        """The job, durable: the one that the key stands for, the one that is there, or a new one.
-
-        Raises TooManyRequests where a new one would be above the tenant's quota.
-        """
-        storage, catalog = self.asked.service.storage, self.asked.service.settings.catalog_uri
-        tenant = self.asked.who.tenant
-        kept = None if self.key is None else idempotency.kept(tenant, self.key, storage, catalog)
-        if kept is None:
-            found = _there(self.asked, self.spec)
-            if self.key is None:
-                return self._written(self._new()) if found is None else found
-            kept = idempotency.Kept(
-                asked=idempotency.asked_for(self.spec), job=self._new() if found is None else found.job
-            )
-            kept = idempotency.keep(tenant, self.key, kept, storage, catalog)
-        if kept.asked != idempotency.asked_for(self.spec):
-            raise SpecError.of("Idempotency-Key", "this key was sent with another spec before; use a new one")
-        there = read_job(kept.job.output, storage)
-        if there is not None and there.id == kept.job.id:
-            return found_job(there, storage)
-        return self._written(kept.job)
-
-    def _new(self) -> AcceptedJob:
-        service, who = self.asked.service, self.asked.who
-        checked = _validated(self.asked, self.spec)
-        service.check_quota(who)
-        allowed = service.settings_for(who).allowed_inputs
-        job = accepted_job(checked)
-        own: dict[str, Any] = {}
-        if who.token_id:
-            # `*` of a token is all that the settings allow, and local files only where these do.
-            own["accepted_by"] = f"token {who.token_id}"
-            files = service.settings.allow_files
-            own["allowed_inputs"] = ("*" if files else "s3://",) if "*" in allowed else tuple(allowed)
-        return job.model_copy(update=own)
-
-    def _written(self, job: AcceptedJob) -> Accepted:
-        service = self.asked.service
-        try:
-            there = write_accepted(job, service.storage, service.settings)
-        except AccessDenied as error:
-            raise SpecError.of("output.uri", error.message) from None
-        if there.id == job.id:
-            return Accepted(there, Found.NOTHING, None)
-        found = _there(self.asked, self.spec)
-        assert found is not None
-        return found
+def _new(asked: Asked, spec: JobSpec) -> AcceptedJob:
+    """Return a new job of the spec. Raise SpecError if it isn't valid, TooManyRequests above the tenant's quota."""
+    service, who = asked.service, asked.who
+    checked = _validated(asked, spec)
+    service.check_quota(who)
+    if not who.token_id:
+        return new_job(checked.spec, checked.model)
+    # `*` of a token is all that the settings allow, and local files only if these do.
+    allowed = service.settings_for(who).allowed_inputs
+    inputs = ("*" if service.settings.allow_files else "s3://",) if "*" in allowed else tuple(allowed)
+    return new_job(checked.spec, checked.model, accepted_by=f"token {who.token_id}", allowed_inputs=inputs)
 
 
 @router.post("/v1/jobs:plan", responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
-@in_lane("read")
+@in_pool("read")
 def plan(asked: Submitting, body: Body) -> PlanView:
     """Validate a job and count its shards, records and bytes. Queues and writes nothing.
 
@@ -151,7 +108,7 @@ def _processes(state: State, group: str) -> int:
 
 
 def _spec(asked: Asked, body: Any) -> JobSpec:
-    """The spec as this principal may ask for it. Raises SpecError."""
+    """Return the spec as this principal may submit it. Raise SpecError if they may not."""
     if body is None:
         raise BadRequest("there is no body: send a job spec as JSON")
     spec = with_full_uris(parse_spec(body))
@@ -168,7 +125,7 @@ def _spec(asked: Asked, body: Any) -> JobSpec:
 
 
 def _check_model(spec: JobSpec, settings: Settings) -> None:
-    """A model in a bucket is read as the input is; the settings' own list of models may allow it beside."""
+    """Raise SpecError if the principal may not read the model. The settings may allow models of their own."""
     if model_kind(spec.model) == "hub" or "*" not in settings.allowed_models:
         return
     settings.check_allowed(normalized(spec.model, "model").rstrip("/") + "/", settings.allowed_inputs, "model")
@@ -182,8 +139,8 @@ def _validated(asked: Asked, spec: JobSpec) -> Validated:
 
 
 def _there(asked: Asked, spec: JobSpec) -> Accepted | None:
-    """The job of this spec that has the output already. Raises SpecError where another one has."""
+    """Return the job of this spec that has the output already. Raise SpecError if another job has it."""
     try:
-        return check_output(spec, asked.service.storage, asked.who.sees)
+        return asked.service.submitter_for(asked.who).find(spec)
     except AccessDenied as error:
         raise SpecError.of("output.uri", error.message) from None

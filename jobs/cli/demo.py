@@ -8,7 +8,8 @@ import click
 from jobs.cli.results import shown
 from jobs.cli.run_job import exit_code, quiet_settings, run_spec, say_end
 from jobs.demo import make_model, make_reviews
-from jobs.results.convert import result_batches, to_rows
+from jobs.results.convert import to_rows
+from jobs.results.read import result_batches
 from jobs.storage import Storage
 from schemas.job import parse_spec
 

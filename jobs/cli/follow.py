@@ -1,4 +1,4 @@
-"""Watching a job: its progress from Redis, or what storage knows where Redis doesn't, until it ends."""
+"""How is a job followed to its end? By its progress in Redis; if Redis doesn't know it, by its manifest."""
 
 import logging
 import time
@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 
 from jobs.logs import event
 from jobs.state import Progress, State
-from jobs.storage import Storage
-from jobs.storage.job_folder import read_manifest
+from jobs.storage.job_folder import JobFolder
 from schemas.errors import ServiceUnavailable, StateLost
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
@@ -15,16 +14,16 @@ from schemas.manifest import Manifest
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.25
-#: How long Redis may be away, or not know the job, before watching gives up.
+#: How long Redis may be away, or not know the job, before following gives up.
 PATIENCE_S = 60.0
 
 
-def watch(
-    job: AcceptedJob, state: State, storage: Storage, alive: Callable[[], None] = lambda: None
+def follow(
+    job: AcceptedJob, state: State, folder: JobFolder, alive: Callable[[], None] = lambda: None
 ) -> Iterator[Progress | Manifest]:
-    """The job's progress, a few times a second, and at last its manifest. `alive` may raise to end the watch.
+    """Yield the job's progress a few times a second, and at last its manifest. `alive` may raise to end it.
 
-    Raises StateLost where Redis was emptied and not rebuilt in a minute, ServiceUnavailable where it is away for one.
+    Raise StateLost if Redis was emptied and not rebuilt in a minute, ServiceUnavailable if it is away for a minute.
     """
     unavailable_since: float | None = None
     unknown_since: float | None = None
@@ -42,7 +41,7 @@ def watch(
             time.sleep(1)
             continue
         if progress is None or progress.status.final:
-            manifest = read_manifest(job.output, storage)
+            manifest = folder.read_manifest()
             if manifest is None and _within_patience(unknown_since := unknown_since or time.monotonic()):
                 time.sleep(1)  # a worker that finds Redis emptied enters the job again
                 continue

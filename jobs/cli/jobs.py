@@ -9,12 +9,12 @@ import click
 
 from jobs.broker import Broker, make_app
 from jobs.cli.find_job import find_job
-from jobs.cli.follow import watch as watch_job
+from jobs.cli.follow import follow
 from jobs.cli.progress import describe, display
 from jobs.cli.run_job import conclude, json_option, quiet_settings
 from jobs.state import Progress, State, rate_of
 from jobs.storage import Storage
-from jobs.storage.job_folder import read_manifest
+from jobs.storage.catalog import Catalog
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
@@ -33,9 +33,9 @@ def status(job: str | None, as_json: bool) -> None:
     if job is None:
         _all_active(State(settings), as_json)
         return
-    storage = Storage()
-    found = find_job(job, storage, settings)
-    manifest = read_manifest(found.output, storage)
+    catalog = Catalog(settings.catalog_uri, Storage())
+    found = find_job(job, catalog)
+    manifest = catalog.folder(found.output).read_manifest()
     progress = State(settings).jobs.progress(found.id) if manifest is None and settings.redis_url else None
     if as_json:
         click.echo(json.dumps(_as_json(found, progress, manifest)))
@@ -94,13 +94,14 @@ def watch(job: str, as_json: bool) -> None:
     nightshift watch 20261120-031500-k3v9x2
     """
     settings = quiet_settings()
-    storage = Storage()
-    found = find_job(job, storage, settings)
-    manifest = read_manifest(found.output, storage)
+    catalog = Catalog(settings.catalog_uri, Storage())
+    found = find_job(job, catalog)
+    folder = catalog.folder(found.output)
+    manifest = folder.read_manifest()
     if manifest is None:
         last = None
         with display(quiet=as_json) as shown:
-            for seen in watch_job(found, State(settings), storage):
+            for seen in follow(found, State(settings), folder):
                 if isinstance(seen, Manifest):
                     manifest = seen
                     break
@@ -123,9 +124,9 @@ def cancel(job: str) -> None:
     nightshift cancel 20261120-031500-k3v9x2
     """
     settings = quiet_settings()
-    storage = Storage()
-    found = find_job(job, storage, settings)
-    manifest = read_manifest(found.output, storage)
+    catalog = Catalog(settings.catalog_uri, Storage())
+    found = find_job(job, catalog)
+    manifest = catalog.folder(found.output).read_manifest()
     if manifest is not None:
         click.echo(f"job {found.id} has ended already: {manifest.status}", err=True)
         sys.exit(1)

@@ -32,8 +32,8 @@ COMMANDS = {
     "worker": ("worker", "Run shards for a deployment."),
     "api": ("api", "Serve the HTTP API."),
     "token": ("token", "Make, list and revoke the API's tokens."),
-    "tasks": ("catalogue", "The task catalogue, with parameters."),
-    "schema": ("catalogue", "The JSON Schema of a job spec."),
+    "tasks": ("tasks", "The tasks, with parameters."),
+    "schema": ("tasks", "The JSON Schema of a job spec."),
     "demo": ("demo", "Classify real text with a real model, here, now."),
 }
 

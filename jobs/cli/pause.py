@@ -10,12 +10,13 @@ from jobs.cli.run_job import quiet_settings
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
+from jobs.storage.catalog import Catalog
 from schemas.job import AcceptedJob
 
 
 def _found(job: str) -> tuple[Settings, AcceptedJob]:
     settings = quiet_settings()
-    return settings, find_job(job, Storage(), settings)
+    return settings, find_job(job, Catalog(settings.catalog_uri, Storage()))
 
 
 @click.command()

@@ -10,6 +10,7 @@ from jobs.broker import Broker, make_app
 from jobs.cli.run_job import json_option, quiet_settings
 from jobs.state import State
 from jobs.storage import Storage
+from jobs.storage.catalog import Catalog
 from jobs.supervisor.recovery import Seen, Standing, rebuild, unfinished
 
 _WORDS = {
@@ -37,13 +38,13 @@ def recover(as_json: bool) -> None:
     nightshift recover --json
     """
     settings = quiet_settings()
-    storage = Storage()
+    catalog = Catalog(settings.catalog_uri, Storage())
     if settings.redis_url is None:
-        found = unfinished(storage, settings.catalog_uri)
+        found = unfinished(catalog)
     else:
         state = State(settings)
         state.ping()
-        found = rebuild(state, Broker(make_app(settings, "cli")), storage, settings)
+        found = rebuild(state, Broker(make_app(settings, "cli")), catalog)
     counts: Counter[Standing] = Counter()
     for seen in found:
         counts[seen.standing] += 1
@@ -56,7 +57,7 @@ def recover(as_json: bool) -> None:
         stopped = counts[Standing.UNFINISHED] + counts[Standing.EMBEDDED]
         words = [f"{going} jobs under way" if settings.redis_url else "there is no deployment here to recover"]
         words += [f"{stopped} stopped"] if stopped or not settings.redis_url else []
-        click.echo(f"{', '.join(words)}; the catalog is {settings.catalog_uri}", err=True)
+        click.echo(f"{', '.join(words)}; the catalog is {catalog.uri}", err=True)
     sys.exit(1 if counts[Standing.UNREADABLE] + counts[Standing.AWAY] else 0)
 
 

@@ -10,11 +10,13 @@ import click
 
 from jobs.cli.find_job import find_job
 from jobs.cli.run_job import quiet_settings
-from jobs.results.convert import result_batches, to_json, to_rows
+from jobs.results.convert import to_json, to_rows
+from jobs.results.read import result_batches
 from jobs.results.render import render
-from jobs.results.source_media import Originals
-from jobs.results.with_retries import merged_batches
+from jobs.results.source_media import SourceMedia
+from jobs.results.with_retries import batches_with_retries
 from jobs.storage import Storage
+from jobs.storage.catalog import Catalog
 from schemas.output import OWN_COLUMNS
 
 
@@ -60,15 +62,16 @@ def results(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
     settings = quiet_settings()
     storage = Storage()
-    found = find_job(job, storage, settings)
+    catalog = Catalog(settings.catalog_uri, storage)
+    found = find_job(job, catalog)
     if with_retries:
-        batches = merged_batches(found, storage, settings.catalog_uri, errors_only=errors)
+        batches = batches_with_retries(found, catalog, errors_only=errors)
     else:
         batches = result_batches(found, storage, partial=partial, errors_only=errors)
     rows = (row for batch in batches for row in to_rows(batch))
     if drawn is not None:
         count, folder = drawn
-        for file in render(found.spec.task_schema, islice(rows, count), Originals(found, storage, settings), folder):
+        for file in render(found.spec.task_schema, islice(rows, count), SourceMedia(found, storage, settings), folder):
             click.echo(file)
         return
     for row in islice(rows, limit or None):
@@ -76,12 +79,12 @@ def results(
 
 
 def shown(row: dict[str, Any]) -> str:
-    """A row in a line: its kept columns, cut to fit, then its prediction or error."""
+    """Return a row in one line: its kept columns, cut to fit, then its prediction or error."""
     kept = [f"{name}={_cut(value)}" for name, value in row.items() if name not in OWN_COLUMNS]
     error = row["error"]
     if error is not None:
         return "  ".join([*kept, f"→ error {error['code']}: {error['message']}"])
-    # `top` begins with what the other fields say already.
+    # The first entry of `top` is what the other fields say.
     fields = [f"{name}={_cut(value)}" for name, value in row["prediction"].items() if name != "top"]
     return "  ".join([*kept, "→", *fields])
 

@@ -6,9 +6,9 @@ import click
 
 from jobs.cli.find_job import find_job
 from jobs.cli.run import processes_option
-from jobs.cli.run_job import conclude, json_option, quiet_settings, run_accepted
+from jobs.cli.run_job import conclude, json_option, quiet_settings, run_accepted, submitter_of
 from jobs.storage import Storage
-from jobs.storage.job_folder import read_manifest
+from jobs.storage.catalog import Catalog
 from jobs.submission.retry import accept_retry, nothing_to_retry
 
 
@@ -30,15 +30,16 @@ def retry(job: str, output: str | None, processes: int | None, as_json: bool) ->
     """
     settings = quiet_settings()
     storage = Storage()
-    parent = find_job(job, storage, settings)
-    manifest = read_manifest(parent.output, storage)
+    catalog = Catalog(settings.catalog_uri, storage)
+    parent = find_job(job, catalog)
+    manifest = catalog.folder(parent.output).read_manifest()
     if manifest is not None and nothing_to_retry(manifest):
         click.echo(f"nothing to retry: every record of job {parent.id} has an answer", err=True)
         if as_json:
             click.echo(json.dumps({"job": None, "parent": parent.id}))
         return
     accepted, manifest = run_accepted(
-        lambda: accept_retry(parent, output, storage, settings),
+        lambda: accept_retry(parent, output, submitter_of(settings, storage), settings),
         parent.spec.task_schema, storage, settings, processes, as_json,
     )  # fmt: skip
     conclude(manifest, accepted, as_json)

@@ -9,27 +9,31 @@ from jobs.broker import Broker, make_app
 from jobs.cli.find_job import find_job
 from jobs.cli.progress import duration
 from jobs.cli.run_job import (
-    accepted_job,
     conclude,
     json_option,
     quiet_settings,
     run_spec,
     run_to_end,
     skipped_words,
+    submitter_of,
     validated,
+    validated_job,
 )
 from jobs.cli.spec_options import spec_from_options, spec_options
 from jobs.planning.planner import planned, shard_limits
+from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submission.accept import Found, check_output, enqueue, found_job
+from jobs.storage.catalog import Catalog
+from jobs.submission.accept import Found, enqueue, found_job
 from jobs.submission.estimate import estimate
 from jobs.submission.validate import with_full_uris
+from schemas.job import AcceptedJob, JobSpec
 
 processes_option = click.option(
     "--processes",
     type=click.IntRange(min=1),
-    help="Worker processes, where no deployment is set up; default 1.",
+    help="Worker processes, if no deployment is set up; default 1.",
 )
 
 
@@ -68,7 +72,7 @@ def resume(job: str, processes: int | None, as_json: bool) -> None:
     """
     settings = quiet_settings()
     storage = Storage()
-    found = find_job(job, storage, settings)
+    found = find_job(job, Catalog(settings.catalog_uri, storage))
     accepted = found_job(found, storage)
     conclude(run_to_end(accepted, storage, settings, processes, as_json), accepted.job, as_json)
 
@@ -83,10 +87,12 @@ def submit(as_json: bool, **options: Any) -> None:
     nightshift submit job.yaml
     """
     settings = quiet_settings()
-    state = State(settings)  # says what is missing where no Redis is set up
-    accepted = accepted_job(with_full_uris(spec_from_options(**options)), Storage(), settings)
+    state = State(settings)  # raises if no Redis is set up
+    storage = Storage()
+    spec = with_full_uris(spec_from_options(**options))
+    accepted = submitter_of(settings, storage).accept(spec, lambda: _job_to_submit(spec, state, storage, settings))
     job = accepted.job
-    if accepted.found is not Found.ENDED:
+    if not accepted.ended:
         enqueue(job, state, Broker(make_app(settings, "cli")))
     if as_json:
         click.echo(json.dumps({"job": job.id, "output": job.output, "found": accepted.found.value}))
@@ -94,6 +100,12 @@ def submit(as_json: bool, **options: Any) -> None:
         if accepted.found is not Found.NOTHING:
             click.echo(f"{job.output} already has this job, {accepted.found.value}", err=True)
         click.echo(job.id)
+
+
+def _job_to_submit(spec: JobSpec, state: State, storage: Storage, settings: Settings) -> AcceptedJob:
+    job = validated_job(spec, storage, settings)
+    state.ping()  # before anything is written for the job
+    return job
 
 
 @click.command()
@@ -112,7 +124,7 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
     storage = Storage()
     spec = with_full_uris(spec_from_options(**options))
     checked = validated(spec, storage, settings)
-    there = check_output(spec, storage)
+    there = submitter_of(settings, storage).find(spec)
     if there is not None and not as_json:
         click.echo(f"{spec.output.uri} already has this job, {there.found.value}", err=True)
     sample = None if no_sample else estimate(checked, storage, settings)

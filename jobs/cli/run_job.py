@@ -1,4 +1,4 @@
-"""A job's life as the command line sees it: accepted, run to its end with progress, and concluded with an exit code."""
+"""How does a command run a job? It accepts the job, follows it to its end, and exits with a code."""
 
 import json
 import sys
@@ -10,12 +10,14 @@ import click
 
 from jobs import logs
 from jobs.broker import Broker, make_app
-from jobs.cli.follow import watch
+from jobs.cli.follow import follow
 from jobs.cli.progress import display, duration
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submission.accept import Accepted, Found, accept, check_output, enqueue, new_job_id
+from jobs.storage.catalog import Catalog
+from jobs.storage.job_folder import JobFolder
+from jobs.submission.accept import Accepted, Found, Submitter, enqueue, new_job, new_job_id
 from jobs.submission.retry import nothing_to_retry
 from jobs.submission.validate import Validated, validate, with_full_uris
 from jobs.supervisor.embedded import embedded
@@ -33,8 +35,13 @@ def quiet_settings() -> Settings:
     return settings
 
 
+def submitter_of(settings: Settings, storage: Storage) -> Submitter:
+    """Return what accepts the jobs of this machine's user."""
+    return Submitter(Catalog(settings.catalog_uri, storage), embedded=settings.redis_url is None)
+
+
 def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
-    """The spec, validated. Raises SpecError also for what can't be done without a deployment."""
+    """Return the spec, validated. Raise SpecError also if it needs a deployment, and there is none."""
     if spec.notify is not None and settings.redis_url is None:
         raise SpecError.of(
             "notify", "webhooks are sent by a deployment, and this command runs the job itself and waits; leave it out"
@@ -42,15 +49,10 @@ def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
     return validate(spec, storage, settings)
 
 
-def accepted_job(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
-    """The job of the spec: the one that is there already, or a new one. Redis is seen to answer first."""
-    return check_output(spec, storage) or _accepted(spec, storage, settings)
-
-
-def _accepted(spec: JobSpec, storage: Storage, settings: Settings) -> Accepted:
+def validated_job(spec: JobSpec, storage: Storage, settings: Settings) -> AcceptedJob:
+    """Return a new job of the spec, written nowhere yet. Raise SpecError if the spec isn't valid."""
     checked = validated(spec, storage, settings)
-    State(settings).ping()  # else nothing is written for it
-    return accept(checked, storage, settings)
+    return new_job(checked.spec, checked.model)
 
 
 def run_spec(
@@ -58,11 +60,12 @@ def run_spec(
 ) -> tuple[AcceptedJob, Manifest]:
     """Accept the spec and run the job, or what is missing of the one that is there, to its end."""
     spec = with_full_uris(spec)
-    there = check_output(spec, storage)
+    submitter = submitter_of(settings, storage)
+    there = submitter.find(spec)
     if there is not None:
         return there.job, run_to_end(there, storage, settings, processes, as_json)
     return run_accepted(
-        lambda: accept(validated(spec, storage, settings), storage, settings),
+        lambda: submitter.create(validated_job(spec, storage, settings)),
         spec.task_schema, storage, settings, processes, as_json,
     )  # fmt: skip
 
@@ -87,7 +90,7 @@ def run_accepted(
 ) -> tuple[AcceptedJob, Manifest]:
     """Accept a job of this task once there is something to run it, and run it to its end. Ctrl-C exits with 130.
 
-    Without a deployment processes are started, and get ready while the job is validated. Nothing is written for a job
+    Without a deployment, processes are started, and get ready while the job is validated. Nothing is written for a job
     that can't be run here.
     """
     job: AcceptedJob | None = None
@@ -116,7 +119,7 @@ def _nothing_to_run(job: AcceptedJob, manifest: Manifest, as_json: bool) -> Mani
 
 @dataclass(frozen=True)
 class _Services:
-    """What runs a job: the deployment, or Redis and processes of this command's own. `check` raises if they ended."""
+    """What runs a job: the deployment, or Redis and processes of this command. `check` raises if they ended."""
 
     settings: Settings
     check: Callable[[], None] = lambda: None
@@ -129,7 +132,7 @@ class _Services:
         enqueue(job, state, Broker(make_app(self.settings, "cli")))
         if not as_json:
             click.echo(f"job {job.id} → {job.output}", err=True)
-        return _watched(job, state, storage, as_json, self.check)
+        return _followed(job, state, JobFolder(job.output, storage), as_json, self.check)
 
 
 @contextmanager
@@ -137,7 +140,7 @@ def _services(task: Task, settings: Settings, processes: int | None) -> Iterator
     if settings.redis_url is not None:
         if processes is not None:
             raise click.UsageError("--processes is for running without a deployment; NIGHTSHIFT_REDIS_URL is set")
-        State(settings).ping()  # else nothing is written for the job
+        State(settings).ping()  # before anything is written for the job
         yield _Services(settings)
         return
     groups = [Group.CONTROL, task.group]
@@ -145,13 +148,13 @@ def _services(task: Task, settings: Settings, processes: int | None) -> Iterator
         yield _Services(own, check)
 
 
-def _watched(job: AcceptedJob, state: State, storage: Storage, as_json: bool, alive: Callable[[], None]) -> Manifest:
+def _followed(job: AcceptedJob, state: State, folder: JobFolder, as_json: bool, alive: Callable[[], None]) -> Manifest:
     with display(quiet=as_json) as shown:
-        for seen in watch(job, state, storage, alive):
+        for seen in follow(job, state, folder, alive):
             if isinstance(seen, Manifest):
                 return seen
             shown.show(seen)
-    raise AssertionError("a watch ends with a manifest")
+    raise AssertionError("the last that is seen is a manifest")
 
 
 def _say_interrupted(job: AcceptedJob, settings: Settings) -> None:
@@ -183,7 +186,7 @@ def skipped_words(skipped: dict[str, int]) -> str:
 
 
 def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
-    """How the job ended: what was done on standard output, what went wrong on standard error."""
+    """Say how the job ended: what was done on standard output, what went wrong on standard error."""
     if as_json:
         shown = manifest.model_dump(mode="json", exclude={"parts"})
         click.echo(json.dumps(shown | {"output": job.output, "parts": len(manifest.parts)}))

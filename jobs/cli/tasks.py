@@ -1,4 +1,4 @@
-"""`tasks` and `schema`: what can be asked for, for people and for programs."""
+"""`tasks` and `schema`: which tasks there are, for people and for programs."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ import click
 @click.argument("task", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON, with the JSON Schema of each task's parameters.")
 def tasks(task: str | None, as_json: bool) -> None:
-    """The task catalogue: what each reads, its parameters, and what it gives.
+    """The tasks: what each reads, its parameters, and what it gives.
 
     \b
     nightshift tasks

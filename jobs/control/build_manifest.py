@@ -1,27 +1,21 @@
-"""The end of a job: its manifest, made from the footers of its parts."""
+"""How did a job end? Its manifest says so, made from the footers of its parts."""
 
 from collections import Counter
 from datetime import UTC, datetime
 
-import pyarrow.parquet as pq
-
-from jobs.recover import read_reports
 from jobs.state import Progress
-from jobs.storage import Storage
-from schemas.errors import NotFound
+from jobs.storage.job_folder import JobFolder
 from schemas.job import AcceptedJob
-from schemas.layout import PLAN, child
 from schemas.manifest import ErrorInfo, JobStatus, LostShard, LostSlice, Manifest, Part
-from schemas.plan import from_batch, skipped_files
 
 
-def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorInfo], storage: Storage) -> Manifest:
-    """The manifest of a job that runs no more shards."""
+def build_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorInfo], folder: JobFolder) -> Manifest:
+    """Return the manifest of a job that runs no more shards."""
     parts: list[Part] = []
     errors: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     versions: dict[str, set[str]] = {}
-    for info, report in read_reports(job.output, storage):
+    for info, report in folder.reports():
         if report is None:
             continue
         parts.append(
@@ -39,7 +33,8 @@ def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorI
         for name, version in report.versions.items():
             versions.setdefault(name, set()).add(version)
     done = {part.shard for part in parts}
-    lost = _lost_shards(job.output, {n: e for n, e in failed.items() if n not in done}, storage)
+    lost = _lost_shards(folder, {n: e for n, e in failed.items() if n not in done})
+    plan = folder.find_plan()
     return Manifest(
         job=job.id,
         status=_final_status(progress, len(done)),
@@ -53,7 +48,7 @@ def make_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorI
         rows=sum(part.rows for part in parts),
         error_rows=sum(errors.values()),
         errors=dict(errors),
-        skipped=_skipped(job.output, storage),
+        skipped={} if plan is None else plan.skipped(),
         parts=parts,
         lost=lost,
         seconds={name: round(value, 3) for name, value in seconds.items()},
@@ -69,24 +64,13 @@ def _final_status(progress: Progress, done: int) -> JobStatus:
     return JobStatus.SUCCEEDED if complete else JobStatus.FAILED
 
 
-def _skipped(output: str, storage: Storage) -> dict[str, int]:
-    """What the plan left out; nothing where a job ended before it had one."""
-    try:
-        with storage.open(storage.stat(child(output, PLAN))) as source:
-            return skipped_files(pq.read_metadata(source).metadata or {})
-    except NotFound:
-        return {}
-
-
-def _lost_shards(output: str, failed: dict[int, ErrorInfo], storage: Storage) -> list[LostShard]:
-    """The failed shards with the input rows that they stand for, from the plan."""
+def _lost_shards(folder: JobFolder, failed: dict[int, ErrorInfo]) -> list[LostShard]:
+    """Return the failed shards, with the input rows that they stand for in the plan."""
     if not failed:
         return []
     found = []
-    with storage.open(storage.stat(child(output, PLAN))) as source:
-        for batch in pq.ParquetFile(source).iter_batches():
-            for shard in from_batch(batch):
-                if shard.shard in failed:
-                    slices = tuple(LostSlice(uri=s.uri, first_row=s.source_row, rows=s.rows) for s in shard.slices)
-                    found.append(LostShard(shard=shard.shard, error=failed[shard.shard], slices=slices))
+    for shard in folder.plan().shards(min(failed)):
+        if shard.shard in failed:
+            slices = tuple(LostSlice(uri=s.uri, first_row=s.source_row, rows=s.rows) for s in shard.slices)
+            found.append(LostShard(shard=shard.shard, error=failed[shard.shard], slices=slices))
     return found

@@ -1,22 +1,21 @@
-"""Control: a job's plan and its end, run as Celery messages on the `control` queue by a process without torch."""
+"""Who plans and ends jobs? A process without torch, by Celery messages on the `control` queue."""
 
 import logging
 import math
 import time
 
 from jobs.broker import Broker
-from jobs.control.build_manifest import make_manifest
+from jobs.control.build_manifest import build_manifest
 from jobs.logs import bound, event
-from jobs.planning.planner import PlanSize, planned, read_plan_size, shard_limits, write_plan
-from jobs.recover import committed
+from jobs.planning.planner import planned, shard_limits
+from jobs.planning.retry_planner import planned_retry
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage import Storage
-from jobs.storage.catalog import mark_ended
-from jobs.storage.job_folder import read_job, read_manifest, write_manifest
-from jobs.submission.retry import planned_retry
+from jobs.storage.catalog import Catalog
+from jobs.storage.job_folder import JobFolder, PlanSize
 from jobs.webhooks.delivery import Notifier
-from schemas.errors import NightshiftError, NotFound, Permanent, ServiceUnavailable, Transient
+from schemas.errors import NightshiftError, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 
@@ -24,15 +23,15 @@ _log = logging.getLogger(__name__)
 
 
 class Control:
-    """Plans and finishes jobs. Either may run twice, or at once elsewhere: what they write is created once."""
+    """Plans and ends jobs. Both may run twice, or at once elsewhere: what they write is created once."""
 
     def __init__(self, settings: Settings, state: State, broker: Broker, storage: Storage, name: str) -> None:
         self._settings = settings
         self._state = state
         self._broker = broker
-        self._storage = storage
+        self._catalog = Catalog(settings.catalog_uri, storage)
         self._name = name
-        self._notifier = Notifier(settings, state, storage)
+        self._notifier = Notifier(settings, state, self._catalog)
 
     def plan_job(self, job: str, output: str) -> None:
         """Write the job's plan if it has none, take up the parts it has, and release its first shards."""
@@ -41,13 +40,14 @@ class Control:
                 return
             started = time.monotonic()
             try:
-                ended = read_manifest(output, self._storage)
+                folder = self._catalog.folder(output)
+                ended = folder.read_manifest()
                 if ended is not None:  # while Redis was being rebuilt, say
                     self._state.jobs.finish(job, ended.status)
                     return
-                accepted = self._job(output)
-                size = self._plan(accepted)
-                done = committed(output, self._storage)
+                accepted = _job(folder)
+                size = self._plan(accepted, folder)
+                done = folder.committed()
             except ServiceUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 (decided by class; a job always ends)
@@ -67,7 +67,7 @@ class Control:
             self._broker.release(self._state, accepted.spec.task_schema)
 
     def _plan_failed(self, job: str, output: str, error: Exception) -> None:
-        """End the job, unless the fault should pass: then the sweep asks for the plan again."""
+        """End the job, unless the fault may pass: then the sweep asks for the plan again."""
         if not isinstance(error, NightshiftError):
             _log.exception("unexpected_error")
         message = error.message if isinstance(error, NightshiftError) else f"{type(error).__name__}: {error}"
@@ -79,10 +79,10 @@ class Control:
             self._broker.finish_job(job, output)
 
     def _may_pass(self, job: str) -> bool:
-        """Whether a fault of planning is to be waited out.
+        """Return whether a fault of planning is to be waited out.
 
-        The sweep asks for the plan again and again; faults count at twice the distance each time, up to five minutes,
-        so that a store that is away for a while costs a job no more in planning than it would in a shard.
+        The sweep asks for the plan again and again. A fault counts only after twice the time of the last one, up to
+        five minutes. So a store that is away costs a job no more in planning than in a shard.
         """
         counting, owner = f"plan_fault:{job}", f"{self._name}-{time.monotonic()}"
         if not self._state.locks.take(counting, owner, 1):
@@ -91,20 +91,14 @@ class Control:
         self._state.locks.take(counting, owner, min(300.0, 2.0**tries))
         return tries < self._settings.max_transient
 
-    def _job(self, output: str) -> AcceptedJob:
-        accepted = read_job(output, self._storage)
-        if accepted is None:
-            raise Permanent(f"the job's file is gone from {output}", code="job_gone")
-        return accepted
-
-    def _plan(self, job: AcceptedJob) -> PlanSize:
-        try:
-            return read_plan_size(job.output, self._storage)
-        except NotFound:
-            limits = shard_limits(job.spec, self._state.jobs.rate(job.spec.task, job.spec.model))
-            plan = planned_retry(job.parent, self._storage, limits) if job.parent else None
-            plan = plan or planned(job.spec, None, self._storage, self._settings, limits)
-            return write_plan(job.output, plan, self._storage, self._name)
+    def _plan(self, job: AcceptedJob, folder: JobFolder) -> PlanSize:
+        there = folder.find_plan()
+        if there is not None:
+            return there.size()
+        limits = shard_limits(job.spec, self._state.jobs.rate(job.spec.task, job.spec.model))
+        plan = planned_retry(job.parent, folder.storage, limits) if job.parent else None
+        plan = plan or planned(job.spec, None, folder.storage, self._settings, limits)
+        return folder.write_plan(plan, self._name)
 
     def finish_job(self, job: str, output: str) -> None:
         """Write the job's manifest if it has none, from what storage holds."""
@@ -113,10 +107,11 @@ class Control:
             if not is_alone or progress is None or not progress.finishable:
                 return
             try:
-                manifest = read_manifest(output, self._storage) or self._manifest(job, output, progress)
+                folder = self._catalog.folder(output)
+                manifest = folder.read_manifest() or self._manifest(job, folder, progress)
                 if manifest is None:
                     return
-                notify = self._wants_notice(output)
+                notify = _wants_webhook(folder)
             except Transient as error:  # the sweep asks for the end again
                 event(_log, "finish_failed", logging.WARNING, error=error.message)
                 return
@@ -131,32 +126,40 @@ class Control:
 
     def _mark_ended(self, job: str) -> None:
         try:
-            mark_ended(job, self._storage, self._settings.catalog_uri)
-        except NightshiftError as error:  # whoever looks at the job when Redis is rebuilt makes up for it
+            self._catalog.mark_ended(job)
+        except NightshiftError as error:  # marked when Redis is rebuilt
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
 
-    def _manifest(self, job: str, output: str, progress: Progress) -> Manifest | None:
-        """The job's manifest, written. None where Redis was lost while the parts were read, and the job may go on."""
-        made = make_manifest(self._job(output), progress, self._state.jobs.failed_shards(job), self._storage)
+    def _manifest(self, job: str, folder: JobFolder, progress: Progress) -> Manifest | None:
+        """Write the job's manifest. Return None if Redis was lost while the parts were read: the job may go on."""
+        made = build_manifest(_job(folder), progress, self._state.jobs.failed_shards(job), folder)
         now = self._state.jobs.progress(job)
         if now is None or not now.finishable:
             return None
-        return write_manifest(made, output, self._storage, self._name)
-
-    def _wants_notice(self, output: str) -> bool:
-        try:
-            job = read_job(output, self._storage)
-        except Permanent:  # a damaged file names no URL, and keeps no job from ending
-            return False
-        return job is not None and job.spec.notify is not None
+        return folder.write_manifest(made, self._name)
 
     def notify_job(self, job: str, output: str) -> None:
-        """Have the job's webhook sent, if it is not settled, and return at once."""
+        """Have the job's webhook sent, unless it is settled, and return at once."""
         self._notifier.submit(job, output)
 
 
+def _job(folder: JobFolder) -> AcceptedJob:
+    accepted = folder.read_job()
+    if accepted is None:
+        raise Permanent(f"the job's file is gone from {folder.output}", code="job_gone")
+    return accepted
+
+
+def _wants_webhook(folder: JobFolder) -> bool:
+    try:
+        job = folder.read_job()
+    except Permanent:  # a damaged file names no URL, and keeps no job from ending
+        return False
+    return job is not None and job.spec.notify is not None
+
+
 def error_limit(spec: JobSpec, rows: int) -> int | None:
-    """`max_errors` as a count of error rows: a number below 1 is a share of the job's records."""
+    """Return `max_errors` as a count of error rows: a number below 1 is a share of the job's records."""
     if spec.max_errors is None:
         return None
     is_share = isinstance(spec.max_errors, float) and spec.max_errors < 1

@@ -1,4 +1,4 @@
-"""Inputs: from the URIs of a job spec to the files they name. A file, a prefix ending in `/`, a glob, or a list."""
+"""Which files does an input name? Its URIs are files, prefixes ending in `/`, globs, or a list of these."""
 
 import re
 from collections import Counter
@@ -9,6 +9,7 @@ from itertools import islice
 
 from jobs.storage import ObjectInfo, Storage
 from schemas.errors import AccessDenied, NotFound, SpecError
+from schemas.job import JobSpec
 from schemas.task import Kind
 
 _GLOB = re.compile(r"[*?\[]")
@@ -16,7 +17,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class FileKind:
-    """Files of one kind, by the endings of their names."""
+    """Files of one kind, recognised by the endings of their names."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -34,13 +35,13 @@ MEDIA = {
 
 @dataclass
 class InputFiles:
-    """The files of an input, in the order of the list and of their URIs, each once; iterated over page by page.
+    """The files of an input, each once, in the order of the list and of their URIs. They are listed page by page.
 
-    Under a prefix, or a glob that names no ending, only files of the kind's suffixes count, and names that begin with
-    `_` or `.` don't, as all readers of Parquet folders have it. A file named outright is taken as it is; a name with
-    `[` in it is tried as it stands before it is taken for a glob.
+    Under a prefix, or a glob without an ending, only files with the kind's suffixes are taken, and no names that begin
+    with `_` or `.`, as with all readers of Parquet folders. A file that is named in full is always taken. A name with
+    `[` in it is looked up as it is before it is read as a glob.
 
-    `skipped` counts what did not count, by why. Iterating raises SpecError where nothing matches.
+    Files of other kinds are skipped and counted in `skipped`, by reason. Iterating raises SpecError if nothing matches.
     """
 
     storage: Storage
@@ -94,9 +95,27 @@ class InputFiles:
                 self.skipped[why] += 1
 
 
+def input_format(spec: JobSpec, storage: Storage) -> str:
+    """Return `parquet` or `media`: as the spec says, or else by the files that its first URI names.
+
+    Raise SpecError if the task reads no media, or there are no files of either kind.
+    """
+    media = spec.task_schema.media
+    if media is None:
+        if spec.input.format == "media":
+            raise SpecError.of("input.format", f"{spec.task} reads parquet, not media")
+        return "parquet"
+    if spec.input.format is not None:
+        return spec.input.format
+    own = MEDIA[media.kind]
+    either = FileKind(f"parquet or {own.name}", PARQUET.suffixes + own.suffixes)
+    first = next(iter(InputFiles(storage, spec.input.uris[:1], either)))
+    return "parquet" if PARQUET.has(first.uri) else "media"
+
+
 @dataclass(frozen=True)
 class _Pattern:
-    """What one URI of an input stands for: a file, a glob, or else a folder."""
+    """One URI of an input: a file, a glob, or else a folder."""
 
     uri: str
     kind: FileKind
@@ -105,14 +124,14 @@ class _Pattern:
 
     @property
     def prefix(self) -> str:
-        """What all its URIs begin with."""
+        """The part that all matching URIs begin with."""
         return self.uri if self.glob is None else re.split(_GLOB, self.uri, maxsplit=1)[0]
 
     def takes(self, uri: str) -> bool:
         return self.why_not(uri) is None
 
     def why_not(self, uri: str) -> str | None:
-        """None for a file that counts; else why not, or "" for one that was not meant at all."""
+        """Return why a file is skipped: None if it is taken, "" if the pattern doesn't match it at all."""
         if self.file is not None:
             return None if uri == self.uri else ""
         if not (self.glob.fullmatch(uri) if self.glob is not None else uri.startswith(self.uri)):
@@ -126,14 +145,14 @@ class _Pattern:
 
 
 def _hidden(uri: str, prefix: str) -> bool:
-    """Whether a name below the prefix begins with `_` or `.`, and so is no data to any reader of Parquet folders."""
+    """Return whether a name below the prefix begins with `_` or `.`: readers of Parquet folders skip those."""
     inside = uri.removeprefix(prefix).split("/")
     names = inside if prefix.endswith("/") else inside[1:]
     return any(name.startswith(("_", ".")) for name in names)
 
 
 def glob_pattern(uri: str) -> re.Pattern[str]:
-    """`*` and `?` stay within a folder, `**` crosses folders."""
+    """Compile a glob. `*` and `?` stay within a folder, `**` crosses folders."""
     pieces = []
     for piece in re.split(r"(\*\*/?|\*|\?)", uri):
         if piece.startswith("**"):

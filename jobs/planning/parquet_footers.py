@@ -1,4 +1,4 @@
-"""Footers: what a Parquet file says of itself, read without its data."""
+"""What does a Parquet file say of itself? Its footer, read without the data."""
 
 import struct
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from schemas.errors import Unreadable
 
 @dataclass(frozen=True)
 class RowGroup:
-    """`bytes` are uncompressed, of the columns asked for."""
+    """A row group. `bytes` are uncompressed, of the columns that were asked for."""
 
     index: int
     first_row: int
@@ -27,7 +27,7 @@ class Footer:
     metadata: pq.FileMetaData
 
     def row_groups(self, columns: set[str]) -> list[RowGroup]:
-        """The row groups, sized by these top-level columns."""
+        """Return the row groups, sized by these top-level columns."""
         # By position: a name with a dot in it can't be told from a path into a struct.
         names = [field.name for field in self.schema for _ in range(_leaves(field.type))]
         wanted = [position for position, name in enumerate(names) if name in columns]
@@ -41,7 +41,7 @@ class Footer:
 
 
 def _leaves(arrow: pa.DataType) -> int:
-    """How many Parquet columns an Arrow type is stored as."""
+    """Return how many Parquet columns an Arrow type is stored as."""
     if isinstance(arrow, pa.BaseExtensionType):
         return _leaves(arrow.storage_type)
     children = [] if pa.types.is_dictionary(arrow) else [arrow.field(i) for i in range(arrow.num_fields)]
@@ -49,7 +49,7 @@ def _leaves(arrow: pa.DataType) -> int:
 
 
 def read_footer(storage: Storage, info: ObjectInfo, max_bytes: int) -> Footer:
-    """The footer of one file. Raises Unreadable where it isn't a whole Parquet file, or the footer is too large."""
+    """Read the footer of one file. Raise Unreadable if the file isn't whole Parquet, or the footer is too large."""
     with storage.open(info) as source:
         source.seek(max(0, info.size - 8))
         tail = source.read(8)

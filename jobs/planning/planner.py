@@ -1,48 +1,32 @@
-"""Planning: from the footers of a Parquet input, or a listing of media, to shards of about a minute's work each.
+"""How is an input cut into shards? By the footers of Parquet files, or a listing of media, into a minute's work each.
 
-Small files are joined into a shard, large row groups are split; input order holds within and across shards.
+Small files are joined into a shard, large row groups are split. Input order holds within and across shards.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs.logs import event
-from jobs.parallel_map import ahead
-from jobs.planning.input_files import MEDIA, PARQUET, FileKind, InputFiles
+from jobs.parallel_map import parallel_map
+from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, input_format
 from jobs.planning.parquet_footers import Footer, read_footer
 from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
-from schemas.errors import AlreadyExists, Permanent, SpecError, Unreadable
+from schemas.errors import Permanent, SpecError, Unreadable
 from schemas.job import JobSpec
-from schemas.layout import PLAN, child
 from schemas.output import read_schema
-from schemas.plan import (
-    NO_COLUMNS,
-    NO_ROW_GROUP,
-    OBJECT,
-    PLAN_ROW_GROUP,
-    PLAN_SLICES,
-    Shard,
-    Slice,
-    plan_schema,
-    skipped_metadata,
-    to_batch,
-)
+from schemas.plan import NO_COLUMNS, NO_ROW_GROUP, OBJECT, Planned, Shard, Slice
 from schemas.task import is_text
 
 _log = logging.getLogger(__name__)
 
-#: Uncompressed input bytes a shard at most, where the spec names no other number.
+#: Uncompressed input bytes of a shard at most, unless the spec names another number.
 SHARD_BYTES = 64 << 20
-#: About a minute of work, as rows, stays within these bounds whatever rate was measured.
+#: Rows of a shard, whatever rate was measured.
 MIN_ROWS, MAX_ROWS = 64, 100_000
 #: Footers that are read at once.
 FOOTER_READERS = 16
@@ -57,14 +41,14 @@ class BrokenFile:
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a shard is cut: at so many rows, or so many uncompressed bytes, whichever comes first."""
+    """The size of a shard: so many rows, or so many uncompressed bytes, whichever comes first."""
 
     rows: int
     bytes: int
 
 
 def shard_limits(spec: JobSpec, rows_per_s: float | None) -> Limits:
-    """The spec's own limits; else a minute at the rate last measured for this model, else the task's guess at it."""
+    """Return the spec's own limits, or else a minute's work: at the rate last measured, or at the task's guess."""
     minute = spec.task_schema.shard_rows if rows_per_s is None else int(60 * rows_per_s)
     rows = spec.shard.rows or min(max(minute, MIN_ROWS), MAX_ROWS)
     return Limits(rows, spec.shard.bytes or SHARD_BYTES)
@@ -73,7 +57,7 @@ def shard_limits(spec: JobSpec, rows_per_s: float | None) -> Limits:
 def plan_shards(footers: Iterable[Footer | BrokenFile], columns: set[str], limits: Limits) -> Iterator[Shard]:
     """Cut the files' row groups into shards, in order. Files without rows vanish.
 
-    A broken file becomes a shard of its own, without rows, so that whoever runs it reports it and the rest goes on.
+    A broken file becomes a shard of its own, without rows: its worker reports the fault, and the other shards go on.
     """
     slices: list[Slice] = []
     rows = size = shard = 0
@@ -104,7 +88,7 @@ def plan_shards(footers: Iterable[Footer | BrokenFile], columns: set[str], limit
 
 
 def plan_objects(objects: Iterable[ObjectInfo], limits: Limits) -> Iterator[Shard]:
-    """Cut a listing into shards, in order; one object too large for a shard is one of its own."""
+    """Cut a listing into shards, in order. An object that is too large for a shard becomes one of its own."""
     slices: list[Slice] = []
     size = shard = 0
     for info in objects:
@@ -129,19 +113,10 @@ def _slice(info: ObjectInfo, row_group: int, start: int, rows: int, first_row: i
     )
 
 
-@dataclass(frozen=True)
-class Planned:
-    """The columns to read (NO_COLUMNS of objects), the shards, and once these are read what was no record, by why."""
-
-    columns: pa.Schema
-    shards: Iterator[Shard]
-    skipped: dict[str, int]
-
-
 def planned(spec: JobSpec, columns: pa.Schema | None, storage: Storage, settings: Settings, limits: Limits) -> Planned:
-    """The input, cut into shards. `columns` is the schema to read where it is known already.
+    """Cut the input into shards. `columns` is the schema to read, if it is known already.
 
-    Raises Permanent (code `bad_input`) for a file that can't be read or doesn't fit the first one.
+    Raise Permanent (code `bad_input`) if a file can't be read or doesn't fit the first one.
     """
     try:
         if input_format(spec, storage) == "media":
@@ -165,7 +140,7 @@ def _planned_tables(
             event(_log, "input_file_broken", logging.WARNING, uri=info.uri, error=error.message)
             return BrokenFile(info)
 
-    footers = ahead(footer, files, FOOTER_READERS)
+    footers = parallel_map(footer, files, FOOTER_READERS)
     before = list(_until_readable(footers))
     first = before[-1]
     if isinstance(first, BrokenFile):
@@ -175,26 +150,8 @@ def _planned_tables(
     return schema, plan_shards(checked, set(schema.names), limits)
 
 
-def input_format(spec: JobSpec, storage: Storage) -> str:
-    """`parquet` or `media`: as the spec says, else by the files that its first URI has.
-
-    Raises SpecError where the task reads no media, or there is nothing of either kind.
-    """
-    media = spec.task_schema.media
-    if media is None:
-        if spec.input.format == "media":
-            raise SpecError.of("input.format", f"{spec.task} reads parquet, not media")
-        return "parquet"
-    if spec.input.format is not None:
-        return spec.input.format
-    own = MEDIA[media.kind]
-    either = FileKind(f"parquet or {own.name}", PARQUET.suffixes + own.suffixes)
-    first = next(iter(InputFiles(storage, spec.input.uris[:1], either)))
-    return "parquet" if PARQUET.has(first.uri) else "media"
-
-
 def _until_readable(footers: Iterator[Footer | BrokenFile]) -> Iterator[Footer | BrokenFile]:
-    """The files up to and with the first that can be read."""
+    """Yield the files up to the first that can be read, and that one."""
     for footer in footers:
         yield footer
         if isinstance(footer, Footer):
@@ -219,45 +176,3 @@ def _fitting(footer: Footer | BrokenFile, schema: pa.Schema, first: str) -> Foot
                 code="bad_input",
             )
     return footer
-
-
-@dataclass(frozen=True)
-class PlanSize:
-    shards: int
-    rows: int
-    bytes: int
-
-
-def write_plan(output: str, plan: Planned, storage: Storage, owner: str) -> PlanSize:
-    """Write `_plan.pq`, in bounded memory; where another planner was first, its plan stands."""
-    arrow = plan_schema(plan.columns)
-    with tempfile.TemporaryFile(prefix="nightshift-plan-") as file:
-        with pq.ParquetWriter(file, arrow, compression="zstd") as writer:
-            for rows in row_groups(plan.shards):
-                writer.write_batch(to_batch(rows, arrow), row_group_size=PLAN_ROW_GROUP)
-            writer.add_key_value_metadata(skipped_metadata(plan.skipped))
-        with suppress(AlreadyExists):
-            storage.create(child(output, PLAN), file, owner)
-    return read_plan_size(output, storage)
-
-
-def row_groups(shards: Iterable[Shard]) -> Iterator[list[Shard]]:
-    """The shards, as many at once as a row group of the plan has: one of many objects weighs more than others."""
-    rows: list[Shard] = []
-    slices = 0
-    for shard in shards:
-        rows.append(shard)
-        slices += len(shard.slices)
-        if len(rows) >= PLAN_ROW_GROUP or slices >= PLAN_SLICES:
-            yield rows
-            rows, slices = [], 0
-    if rows:
-        yield rows
-
-
-def read_plan_size(output: str, storage: Storage) -> PlanSize:
-    """Shards, rows and bytes of a job's plan. Raises NotFound where it has none."""
-    with storage.open(storage.stat(child(output, PLAN))) as source:
-        table = pq.read_table(source, columns=["rows", "bytes"])
-    total = {name: pc.sum(table[name]).as_py() or 0 for name in ("rows", "bytes")}
-    return PlanSize(shards=table.num_rows, **total)

@@ -1,6 +1,6 @@
-"""Rows of a job's results from a place in them, read no further than they are asked for.
+"""How are the rows of a job read? Batch by batch, all of them or from a place on, and no further than needed.
 
-A place is a shard and a row of its part, so that it stays where it is while an unfinished job gets more parts.
+A place is a shard and a row of its part, so that it stays the same while an unfinished job gets more parts.
 """
 
 import json
@@ -13,16 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.results.convert import NotFinished, to_json, to_rows
+from jobs.results.convert import to_json, to_rows
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.job_folder import list_parts, read_manifest
-from schemas.errors import SpecError
+from jobs.storage.job_folder import JobFolder
+from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
-from schemas.layout import child, shard_of
 
 #: Bytes of JSON after which a page ends.
 PAGE_BYTES = 8 << 20
-_BATCH = 256
+#: Rows that are decoded at once: of a page, and of whole results.
+_PAGE_BATCH = 256
+_BATCH = 1024
 
 CURSOR = r"^\d{1,9}\.\d{1,12}$"
 
@@ -39,7 +40,7 @@ class Place:
 
     @classmethod
     def parse(cls, text: str | None) -> "Place":
-        """Raises SpecError for a cursor that no page gave."""
+        """Read a cursor. Raise SpecError if it isn't one of a page."""
         if text is None:
             return cls()
         if not re.fullmatch(CURSOR, text):
@@ -48,12 +49,38 @@ class Place:
         return cls(int(shard), int(row))
 
 
+def result_batches(
+    job: AcceptedJob, storage: Storage, *, partial: bool = False, errors_only: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Yield the job's rows in input order, batch by batch. `partial` reads the parts of a job that hasn't ended.
+
+    Raise NotFinished if the job hasn't ended and `partial` is False.
+    """
+    folder = JobFolder(job.output, storage)
+    manifest = folder.read_manifest()
+    if manifest is not None:
+        parts = (folder.part(part.name) for part in manifest.parts)
+    elif partial:
+        parts = (info for _, info in folder.parts())
+    else:
+        raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with --partial")
+    batches = _whole(parts, storage)
+    yield from only_errors(batches) if errors_only else batches
+
+
+def _whole(parts: Iterable[ObjectInfo], storage: Storage) -> Iterator[pa.RecordBatch]:
+    for info in parts:
+        with storage.open(info) as source:
+            yield from (batch for batch in pq.ParquetFile(source).iter_batches(batch_size=_BATCH) if batch.num_rows)
+
+
 def batches_from(
     job: AcceptedJob, place: Place, storage: Storage, *, partial: bool, errors_only: bool
 ) -> Iterator[tuple[Place, pa.RecordBatch]]:
-    """The rows from a place on, with the place of each batch's first; those without an error are left out on request.
+    """Yield the rows from a place on, batch by batch, with the place of each batch's first row.
 
-    Raises NotFinished where the job has not ended and `partial` isn't asked for.
+    `errors_only` leaves out the parts that have no error. Raise NotFinished if the job has not ended and `partial` is
+    False.
     """
     for shard, info in _parts(job, place, storage, partial, errors_only):
         first = place.row if shard == place.shard else 0
@@ -63,16 +90,14 @@ def batches_from(
 def _parts(
     job: AcceptedJob, place: Place, storage: Storage, partial: bool, errors_only: bool
 ) -> Iterator[tuple[int, ObjectInfo]]:
-    manifest = read_manifest(job.output, storage)
+    folder = JobFolder(job.output, storage)
+    manifest = folder.read_manifest()
     if manifest is not None:
-        parts = sorted(manifest.parts, key=lambda part: part.shard)
-        names = [part.name for part in parts if part.shard >= place.shard and (part.error_rows or not errors_only)]
-        for name in names:
-            shard = shard_of(name)
-            assert shard is not None
-            yield shard, storage.stat(child(job.output, name))
+        for part in sorted(manifest.parts, key=lambda part: part.shard):
+            if part.shard >= place.shard and (part.error_rows or not errors_only):
+                yield part.shard, folder.part(part.name)
     elif partial:
-        yield from ((shard, info) for shard, info in list_parts(job.output, storage) if shard >= place.shard)
+        yield from ((shard, info) for shard, info in folder.parts() if shard >= place.shard)
     else:
         raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with partial=true")
 
@@ -85,7 +110,7 @@ def _batches(shard: int, first: int, info: ObjectInfo, storage: Storage) -> Iter
             rows = file.metadata.row_group(group).num_rows
             if before + rows > first:
                 start = before
-                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
+                for batch in file.iter_batches(batch_size=_PAGE_BATCH, row_groups=[group]):
                     skipped = max(0, min(first - start, batch.num_rows))
                     if skipped < batch.num_rows:
                         yield Place(shard, start + skipped), batch.slice(skipped)
@@ -100,7 +125,7 @@ class Page:
 
 
 def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only: bool) -> Page:
-    """The first rows, up to the limit or so many bytes, and the place where the next page begins."""
+    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins."""
     rows: list[dict[str, Any]] = []
     size = 0
     for place, batch in found:
@@ -119,74 +144,16 @@ def _with_error(batch: pa.RecordBatch) -> list[int]:
     return found
 
 
-def limited(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
-    """The batches, cut to so many rows in all."""
-    left = limit
-    for batch in batches:
-        if left is None:
-            yield batch
-            continue
-        if left <= 0:
-            return
-        yield batch.slice(0, left)
-        left -= min(left, batch.num_rows)
-
-
 def only_errors(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that have an error."""
     for batch in batches:
         found = batch.filter(pc.is_valid(batch["error"]))
         if found.num_rows:
             yield found
 
 
-def ipc_stream(batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
-    """The batches as an Arrow IPC stream, piece by piece; an empty one without columns where there is none."""
-    first = next(batches, None)
-    sink = _Sink()
-    schema = pa.schema([]) if first is None else first.schema
-    with pa.ipc.new_stream(sink, schema) as writer:
-        if first is not None:
-            writer.write_batch(first)
-            yield sink.take()
-            for batch in batches:
-                writer.write_batch(batch if batch.schema.equals(schema) else batch.cast(schema))
-                yield sink.take()
-    yield sink.take()
-
-
-class _Sink:
-    """A file that only grows, and is emptied as it is sent."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        self._pieces.append(piece)
-        return len(piece)
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def take(self) -> bytes:
-        taken, self._pieces = b"".join(self._pieces), []
-        return taken
-
-
 def numbered(batches: Iterable[pa.RecordBatch], skip: int) -> Iterator[tuple[Place, pa.RecordBatch]]:
-    """Batches that have no shards, as if they were one part; the first rows left out."""
+    """Yield batches that belong to no shard as if they were one part. The first `skip` rows are left out."""
     start = 0
     for batch in batches:
         skipped = max(0, min(skip - start, batch.num_rows))

@@ -1,6 +1,6 @@
-"""Originals: the picture or clip that an output row is about, from the job's input.
+"""Which picture or clip is an output row about? Its source media, read from the job's input.
 
-The input as it is now: what was overwritten after the job is not noticed here.
+The input is read as it is now: it isn't noticed if it was overwritten after the job.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.planning.planner import input_format
+from jobs.planning.input_files import input_format
 from jobs.settings import Settings
 from jobs.storage import PinnedReader, Storage
 from jobs.storage.base import named_in_row
@@ -16,11 +16,11 @@ from schemas.errors import NotFound, RecordError, SpecError
 from schemas.job import AcceptedJob
 
 
-class Originals:
-    """Called with an output row gives its original's bytes. Rows are best asked for in the output's order."""
+class SourceMedia:
+    """Called with an output row, returns the bytes of its source. Calls in the output's order are fastest."""
 
     def __init__(self, job: AcceptedJob, storage: Storage, settings: Settings) -> None:
-        """Raises SpecError for a task over text."""
+        """Raise SpecError if the job's task is over text."""
         spec = job.spec
         media = spec.task_schema.media
         if media is None:
@@ -30,10 +30,10 @@ class Originals:
         self._storage = storage
         self._settings = settings.narrowed(job.allowed_inputs)
         self._format: str | None = None
-        self._cursor: _Cursor | None = None
+        self._cell_reader: _CellReader | None = None
 
     def __call__(self, row: dict[str, Any]) -> bytes:
-        """Raises NightshiftError where the original isn't there any more, isn't allowed, or is too large."""
+        """Return the bytes. Raise NightshiftError if the source is gone, isn't allowed, or is too large."""
         self._format = self._format or input_format(self._spec, self._storage)
         if self._format == "media":
             return self._read(row["source_uri"])
@@ -47,11 +47,12 @@ class Originals:
         return self._read(named_in_row(value, row["source_uri"], self._settings))
 
     def _cell(self, uri: str, row: int) -> Any:
-        if self._cursor is None or self._cursor.uri != uri or self._cursor.row > row:
-            if self._cursor is not None:
-                self._cursor.source.close()
-            self._cursor = _Cursor(self._storage.open(self._storage.stat(uri)), self._column)
-        return self._cursor.cell(row)
+        reader = self._cell_reader
+        if reader is None or reader.uri != uri or reader.row > row:
+            if reader is not None:
+                reader.source.close()
+            reader = self._cell_reader = _CellReader(self._storage.open(self._storage.stat(uri)), self._column)
+        return reader.cell(row)
 
     def _read(self, uri: str) -> bytes:
         info = self._storage.stat(uri)
@@ -62,8 +63,8 @@ class Originals:
             return source.read()
 
 
-class _Cursor:
-    """One column of a table, read forward; row groups before the wanted row are passed over."""
+class _CellReader:
+    """Reads one column of a table forward. Row groups before the wanted row are passed over."""
 
     def __init__(self, source: PinnedReader, column: str) -> None:
         self.uri = source.info.uri
@@ -76,7 +77,7 @@ class _Cursor:
         self._end = 0
 
     def cell(self, row: int) -> Any:
-        """The value in this row, which is not before one that was asked for."""
+        """Return the value in this row. Rows must be asked for in order."""
         while row >= self._end:
             self.row = self._end
             if self._group == self._file.num_row_groups:

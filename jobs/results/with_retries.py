@@ -1,8 +1,8 @@
-"""A job and its retries read as one: each input row once, in the order of the job's plan, with the newest answer.
+"""How are a job and its retries read as one? Each input row once, in the job's order, with the newest answer.
 
-A retry's rows are those that its parent has no answer to, in the parent's order: so the two are read side by side, a
-batch of each in memory. Where no answer is without an error the newest error stands; a row that nobody came to is left
-out, as it is where the job is read alone.
+A retry's rows are those that its parent has no answer to, in the parent's order. So the two are read side by side, with
+a batch of each in memory. If a row has no answer, its newest error stands. A row without either is left out, as it is
+when the job is read alone.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.results.convert import NotFinished
-from jobs.storage import Storage
-from jobs.storage.catalog import retries_of
-from jobs.storage.job_folder import read_job, read_manifest
-from jobs.submission.retry import read_shards
-from schemas.errors import NotFound, Permanent
+from jobs.storage import ObjectInfo, Storage
+from jobs.storage.catalog import Catalog
+from jobs.storage.job_folder import JobFolder
+from schemas.errors import NotFinished, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import PLAN, child
 from schemas.manifest import Manifest
 
 _ROWS = 1024
@@ -36,7 +33,7 @@ class _Has(IntEnum):
 
 @dataclass
 class _Rows:
-    """Consecutive rows of a plan: what each has, and where in the table it is; meaningless where it has nothing."""
+    """Consecutive rows of a plan: what each has, and its place in the table, which means nothing if it has nothing."""
 
     table: pa.Table | None
     has: list[_Has]
@@ -46,17 +43,15 @@ class _Rows:
         return len(self.has)
 
 
-def merged_batches(
-    job: AcceptedJob, storage: Storage, catalog: str, *, errors_only: bool = False
-) -> Iterator[pa.RecordBatch]:
-    """The job's rows with its retries' answers, batch by batch. A retry that has not ended is left out.
+def batches_with_retries(job: AcceptedJob, catalog: Catalog, *, errors_only: bool = False) -> Iterator[pa.RecordBatch]:
+    """Yield the job's rows with its retries' answers, batch by batch. A retry that has not ended is left out.
 
-    Raises NotFinished where the job has not ended.
+    Raise NotFinished if the job has not ended.
     """
-    manifest = read_manifest(job.output, storage)
+    manifest = catalog.folder(job.output).read_manifest()
     if manifest is None:
         raise NotFinished(f"job {job.id} has not ended: wait for it")
-    source = _Source(job, manifest, storage, catalog)
+    source = _Source(job, manifest, catalog)
     while rows := source.take(_ROWS):
         if rows.table is None:
             continue
@@ -69,13 +64,13 @@ def merged_batches(
 
 
 class _Source:
-    """The rows of a job, its retries' laid over them."""
+    """The rows of a job, with its retries' rows laid over them."""
 
-    def __init__(self, job: AcceptedJob, manifest: Manifest, storage: Storage, catalog: str) -> None:
+    def __init__(self, job: AcceptedJob, manifest: Manifest, catalog: Catalog) -> None:
         self._job = job
         self._version = manifest.prediction_version
-        self._retries = list(_ended_retries(job, storage, catalog))
-        self._overlays = [_Source(retry, found, storage, catalog) for retry, found in self._retries]
+        self._retries = list(_ended_retries(job, catalog))
+        self._overlays = [_Source(retry, found, catalog) for retry, found in self._retries]
         for retry, found in self._retries:
             if found.prediction_version != self._version:
                 raise Permanent(
@@ -83,7 +78,7 @@ class _Source:
                     f"{self._version}: read them apart",
                     code="other_version",
                 )
-        pieces = _own_rows(job, manifest, storage)
+        pieces = _own_rows(catalog.folder(job.output), manifest)
         if pieces is None:
             # It ended before it had a plan: each retry planned the whole input anew, and the last one stands for it.
             pieces = self._overlays[-1]._all() if self._overlays else iter(())
@@ -92,7 +87,7 @@ class _Source:
         self._rest = _NONE
 
     def take(self, count: int) -> _Rows:
-        """The next rows of the plan, so many unless it ends before; none at its end."""
+        """Return the next rows of the plan: so many, or fewer at its end."""
         own = self._own(count)
         open_rows = [row for row, has in enumerate(own.has) if has is not _Has.ANSWER]
         if open_rows:
@@ -126,7 +121,7 @@ class _Source:
                 own.has[row], own.at[row] = has, offset + at
 
     def check_read_out(self) -> None:
-        """Raises Permanent where a retry has rows that its parent doesn't."""
+        """Raise Permanent if a retry has rows that its parent doesn't."""
         for overlay in self._overlays:
             if overlay.take(1):
                 raise self._out_of_step()
@@ -143,36 +138,36 @@ class _Source:
 _NONE = _Rows(None, [], [])
 
 
-def _ended_retries(job: AcceptedJob, storage: Storage, catalog: str) -> Iterator[tuple[AcceptedJob, Manifest]]:
-    for pointer in retries_of(job.id, storage, catalog):
-        retry = read_job(pointer.output, storage)
+def _ended_retries(job: AcceptedJob, catalog: Catalog) -> Iterator[tuple[AcceptedJob, Manifest]]:
+    for pointer in catalog.retries_of(job.id):
+        folder = catalog.folder(pointer.output)
+        retry = folder.read_job()
         if retry is not None and retry.id == pointer.id:
-            manifest = read_manifest(retry.output, storage)
+            manifest = folder.read_manifest()
             if manifest is not None:
                 yield retry, manifest
 
 
-def _own_rows(job: AcceptedJob, manifest: Manifest, storage: Storage) -> Iterator[_Rows] | None:
-    """The rows of the job's plan, those of a shard without a part as nothing; None where it has no plan."""
-    try:
-        plan = storage.stat(child(job.output, PLAN))
-    except NotFound:
+def _own_rows(folder: JobFolder, manifest: Manifest) -> Iterator[_Rows] | None:
+    """Return the rows of a job's plan, with nothing for a shard that has no part; None if the job has no plan."""
+    plan = folder.find_plan()
+    if plan is None:
         return None
     names = {part.shard: part.name for part in manifest.parts}
 
     def pieces() -> Iterator[_Rows]:
-        for shard in read_shards(plan, storage):
+        for shard in plan.shards():
             name = names.get(shard.shard)
             if name is not None:
-                yield from _of_part(child(job.output, name), storage)
+                yield from _of_part(folder.part(name), folder.storage)
             elif shard.rows:
                 yield _Rows(None, [_Has.NOTHING] * shard.rows, [0] * shard.rows)
 
     return pieces()
 
 
-def _of_part(uri: str, storage: Storage) -> Iterator[_Rows]:
-    with storage.open(storage.stat(uri)) as source:
+def _of_part(info: ObjectInfo, storage: Storage) -> Iterator[_Rows]:
+    with storage.open(info) as source:
         for batch in pq.ParquetFile(source).iter_batches(batch_size=_ROWS):
             if batch.num_rows:
                 has = [_Has.ERROR if error else _Has.ANSWER for error in pc.is_valid(batch["error"]).to_pylist()]

@@ -1,67 +1,273 @@
-"""The files of a job under its output location: written once, read back."""
+"""Which objects does a job have, and what is in them? All under its output location, each written once.
 
-from collections.abc import Iterator
+_job.json             the job as it was accepted
+_plan.pq              its shards, one a row
+part-00042.parquet    the output rows of one shard, with a report in the footer
+_manifest.json        how the job ended; its existence makes the results final
+"""
 
-from pydantic import ValidationError
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
 from schemas.errors import AlreadyExists, NotFound, Permanent, SpecError
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, child, shard_of
+from schemas.layout import JOB, MANIFEST, PLAN, child, shard_of
 from schemas.manifest import Manifest
+from schemas.plan import (
+    PLAN_ROW_GROUP,
+    PLAN_SLICES,
+    Planned,
+    Shard,
+    find_row_group,
+    from_batch,
+    input_schema,
+    plan_schema,
+    skipped_files,
+    skipped_metadata,
+    to_batch,
+)
+from schemas.report import REPORT_KEY, ShardReport
+
+Content = TypeVar("Content", bound=BaseModel)
+
+#: Footers of parts that are read at once.
+_READERS = 32
+#: Rows of a plan that are decoded at once.
+_PLAN_ROWS = 100
 
 
-def read_job(output: str, storage: Storage) -> AcceptedJob | None:
-    """The job whose results lie, or will lie, at this location; None where there is none."""
-    uri = child(output, JOB)
-    try:
-        return AcceptedJob.model_validate_json(storage.read(uri))
-    except NotFound:
-        return None
-    except (ValidationError, SpecError) as error:
-        raise Permanent(
-            f"{uri} is not a job file of this version of Nightshift: {error}", code="bad_job_file"
-        ) from None
+@dataclass(frozen=True)
+class PlanSize:
+    """How large a plan is. `bytes` are uncompressed."""
+
+    shards: int
+    rows: int
+    bytes: int
 
 
-def write_job(job: AcceptedJob, storage: Storage) -> AcceptedJob:
-    """Write `_job.json`; the job that has the location, which is another one where that came first."""
-    try:
-        storage.create(child(job.output, JOB), job.model_dump_json(indent=2).encode(), owner=job.id)
-    except AlreadyExists:
-        there = read_job(job.output, storage)
-        if there is None:
-            raise
-        return there
-    return job
+@dataclass(frozen=True)
+class Committed:
+    """The shards of a job whose parts are in storage."""
+
+    shards: list[int]
+    rows: int
+    errors: dict[str, int]
 
 
-def read_manifest(output: str, storage: Storage) -> Manifest | None:
-    """The manifest; None where the job hasn't ended."""
-    try:
-        return Manifest.model_validate_json(storage.read(child(output, MANIFEST)))
-    except NotFound:
-        return None
-    except (ValidationError, SpecError) as error:
-        raise Permanent(f"{child(output, MANIFEST)} is damaged: {error}", code="bad_manifest") from None
+@dataclass(frozen=True)
+class Plan:
+    """One version of a job's `_plan.pq`. Every method raises Permanent if the file is damaged."""
+
+    info: ObjectInfo
+    storage: Storage
+
+    def columns(self) -> pa.Schema:
+        """Return the schema of the input columns that the job reads."""
+        with self._opened() as file:
+            return input_schema(file.schema_arrow)
+
+    def skipped(self) -> dict[str, int]:
+        """Return how many files were no records, by reason."""
+        with self._opened() as file:
+            return skipped_files(file.metadata.metadata or {})
+
+    def size(self) -> PlanSize:
+        with self._opened() as file:
+            table = file.read(columns=["rows", "bytes"])
+        total = {name: pc.sum(table[name]).as_py() or 0 for name in ("rows", "bytes")}
+        return PlanSize(shards=table.num_rows, **total)
+
+    def shards(self, first: int = 0) -> Iterator[Shard]:
+        """Yield the shards in order, from number `first` on. Row groups before it are not read."""
+        with self._opened() as file:
+            start = find_row_group(file.metadata, first)
+            if start is None:
+                return
+            groups = range(start, file.num_row_groups)
+            for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=groups):
+                yield from (shard for shard in from_batch(batch) if shard.shard >= first)
+
+    def row_group_of(self, number: int) -> list[Shard]:
+        """Return the shards of the row group that holds this one. Raise Permanent if no row group does."""
+        with self._opened() as file:
+            group = find_row_group(file.metadata, number)
+            if group is None:
+                raise Permanent(f"{self.info.uri} has no shard {number}", code="plan_broken")
+            return list(from_batch(file.read_row_group(group)))
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        with self.storage.open(self.info) as source:
+            try:
+                yield pq.ParquetFile(source)
+            except (pa.ArrowException, OSError) as error:
+                if source.failure is not None:
+                    raise source.failure from None
+                raise Permanent(f"{self.info.uri} is damaged: {error}", code="plan_broken") from error
 
 
-def write_manifest(manifest: Manifest, output: str, storage: Storage, owner: str) -> Manifest:
-    """Write `_manifest.json`; the manifest that stands, which is another's where that came first."""
-    try:
-        storage.create(child(output, MANIFEST), manifest.model_dump_json(indent=2).encode(), owner)
-    except AlreadyExists:
-        there = read_manifest(output, storage)
-        if there is None:
-            raise
-        return there
-    return manifest
+@dataclass(frozen=True)
+class JobFolder:
+    """The objects of the job whose output location is `output`."""
+
+    output: str
+    storage: Storage
+
+    def uri(self, name: str) -> str:
+        """Return the URI of one of the job's objects."""
+        return child(self.output, name)
+
+    def any_object(self) -> ObjectInfo | None:
+        """Return an object that lies at the location, a job's or not; None if it is empty."""
+        return next(iter(self.storage.list(self.output)), None)
+
+    def refuses_overwrite(self) -> bool:
+        """Return whether the store refuses to create `_job.json`, which exists, again."""
+        return self.storage.refuses_overwrite(self.uri(JOB))
+
+    def read_job(self) -> AcceptedJob | None:
+        """Return the job that has the location; None if there is none."""
+        return self._read(JOB, AcceptedJob, "bad_job_file", "is not a job file of this version of Nightshift")
+
+    def write_job(self, job: AcceptedJob) -> AcceptedJob:
+        """Write `_job.json`. Return the job that has the location: another one if that came first."""
+        return self._write(JOB, job, job.id, self.read_job)
+
+    def read_manifest(self) -> Manifest | None:
+        """Return the manifest; None if the job hasn't ended."""
+        return self._read(MANIFEST, Manifest, "bad_manifest", "is damaged")
+
+    def write_manifest(self, manifest: Manifest, owner: str) -> Manifest:
+        """Write `_manifest.json`. Return the manifest that stands: another writer's if that came first."""
+        return self._write(MANIFEST, manifest, owner, self.read_manifest)
+
+    def manifest_bytes(self) -> bytes:
+        """Return `_manifest.json` as it is. Raise NotFound if the job hasn't ended."""
+        return self.storage.read(self.uri(MANIFEST))
+
+    def has_manifest(self) -> bool:
+        """Return whether the job has ended, without reading its manifest."""
+        try:
+            self.storage.stat(self.uri(MANIFEST))
+        except NotFound:
+            return False
+        return True
+
+    def plan(self) -> Plan:
+        """Return the job's plan. Raise NotFound if the job has none."""
+        return Plan(self.storage.stat(self.uri(PLAN)), self.storage)
+
+    def find_plan(self) -> Plan | None:
+        """Return the job's plan; None if it has none, or none yet."""
+        try:
+            return self.plan()
+        except NotFound:
+            return None
+
+    def write_plan(self, planned: Planned, owner: str) -> PlanSize:
+        """Write `_plan.pq` in bounded memory. Return the size of the plan that stands: another's if that came first."""
+        arrow = plan_schema(planned.columns)
+        with tempfile.TemporaryFile(prefix="nightshift-plan-") as file:
+            with pq.ParquetWriter(file, arrow, compression="zstd") as writer:
+                for shards in row_groups(planned.shards):
+                    writer.write_batch(to_batch(shards, arrow), row_group_size=PLAN_ROW_GROUP)
+                writer.add_key_value_metadata(skipped_metadata(planned.skipped))
+            with suppress(AlreadyExists):
+                self.storage.create(self.uri(PLAN), file, owner)
+        return self.plan().size()
+
+    def part(self, name: str) -> ObjectInfo:
+        """Return a part, by the name that the manifest gives it. Raise NotFound if it is gone."""
+        return self.storage.stat(self.uri(name))
+
+    def parts(self) -> Iterator[tuple[int, ObjectInfo]]:
+        """Yield shard and object of each part, in order."""
+        for info in self.storage.list(self.uri("part-")):
+            shard = shard_of(info.uri.rsplit("/", 1)[-1])
+            if shard is not None:
+                yield shard, info
+
+    def reports(self) -> Iterator[tuple[ObjectInfo, ShardReport | None]]:
+        """Yield each part in order, with the report in its footer; None for a file that Nightshift didn't write."""
+
+        def read(info: ObjectInfo) -> tuple[ObjectInfo, ShardReport | None]:
+            try:
+                return info, read_report(info, self.storage)
+            except Permanent:
+                return info, None
+
+        return parallel_map(read, (info for _, info in self.parts()), _READERS)
+
+    def committed(self) -> Committed:
+        """Return what is done of the job. Raise Permanent if a file has a part's name and isn't one."""
+        shards: list[int] = []
+        rows = 0
+        errors: dict[str, int] = {}
+        for info, report in self.reports():
+            if report is None:
+                raise _foreign(info)
+            shards.append(report.shard)
+            rows += report.rows
+            for code, count in report.errors.items():
+                errors[code] = errors.get(code, 0) + count
+        return Committed(shards, rows, errors)
+
+    def _read(self, name: str, model: type[Content], code: str, fault: str) -> Content | None:
+        try:
+            return model.model_validate_json(self.storage.read(self.uri(name)))
+        except NotFound:
+            return None
+        except (ValidationError, SpecError) as error:
+            raise Permanent(f"{self.uri(name)} {fault}: {error}", code=code) from None
+
+    def _write(self, name: str, content: Content, owner: str, read: Callable[[], Content | None]) -> Content:
+        try:
+            self.storage.create(self.uri(name), content.model_dump_json(indent=2).encode(), owner)
+        except AlreadyExists:
+            there = read()
+            if there is None:
+                raise
+            return there
+        return content
 
 
-def list_parts(output: str, storage: Storage) -> Iterator[tuple[int, ObjectInfo]]:
-    """Shard and object of each part under an output location."""
-    prefix = child(output, "part-")
-    for info in storage.list(prefix):
-        shard = shard_of(info.uri.rsplit("/", 1)[-1])
-        if shard is not None:
-            yield shard, info
+def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:
+    """Return the report in a part's footer. Raise Permanent if Nightshift didn't write the file."""
+    with storage.open(info) as source:
+        try:
+            metadata = pq.read_metadata(source).metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            if source.failure is not None:
+                raise source.failure from None
+            raise Permanent(f"{info.uri} is no Parquet file: {error}", code="foreign_part") from error
+    if REPORT_KEY not in metadata:
+        raise _foreign(info)
+    return ShardReport.from_metadata(metadata)
+
+
+def _foreign(info: ObjectInfo) -> Permanent:
+    return Permanent(f"{info.uri} was not written by Nightshift; move it away", code="foreign_part")
+
+
+def row_groups(shards: Iterable[Shard]) -> Iterator[list[Shard]]:
+    """Group shards into row groups of a plan. A shard of many objects is heavy, so slices are limited too."""
+    rows: list[Shard] = []
+    slices = 0
+    for shard in shards:
+        rows.append(shard)
+        slices += len(shard.slices)
+        if len(rows) >= PLAN_ROW_GROUP or slices >= PLAN_SLICES:
+            yield rows
+            rows, slices = [], 0
+    if rows:
+        yield rows

@@ -1,4 +1,8 @@
-"""Submission: from a spec to an accepted job, durable in storage, and entered in Redis to be planned."""
+"""How does a spec become a job? It is made durable in storage, then entered in Redis to be planned.
+
+Written in this order: the idempotency key if there is one, the catalog's pointers, `_job.json`, Redis. Only then is the
+submission answered.
+"""
 
 import getpass
 import os
@@ -10,24 +14,21 @@ from enum import Enum
 from typing import Any
 
 from jobs.broker import Broker
-from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.storage.catalog import add_to_catalog
-from jobs.storage.job_folder import read_job, read_manifest, write_job
-from jobs.submission.validate import Validated
+from jobs.storage.catalog import BoundKey, Catalog
+from jobs.storage.job_folder import JobFolder
 from schemas import __version__
 from schemas.errors import SpecError
 from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel
-from schemas.layout import JOB, child
 from schemas.manifest import Manifest
 
-#: Of an id: in the order that they sort in, without those that are taken for others.
+#: The letters of an id, in the order that they sort in. Those that look like others are left out.
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 class Found(Enum):
-    """What stood at the output location when a spec was accepted."""
+    """What was at the output location when a spec was accepted."""
 
     NOTHING = "nothing"
     UNFINISHED = "unfinished"
@@ -36,104 +37,135 @@ class Found(Enum):
 
 @dataclass(frozen=True)
 class Accepted:
-    """The job of a spec: a new one, or the one of the same spec that has the output location already."""
+    """The job of a spec: a new one, or the one of the same spec that had the output location already."""
 
     job: AcceptedJob
     found: Found
     manifest: Manifest | None
 
+    @property
+    def ended(self) -> bool:
+        return self.found is Found.ENDED
 
-def check_output(spec: JobSpec, storage: Storage, sees: Callable[[str], bool] = lambda tenant: True) -> Accepted | None:
-    """The job that has the spec's output location, if it asks for the same. Needs no validated spec, so that a job
-    that is done is found done even where its input or model is gone.
 
-    Raises SpecError where another job's results, or foreign data, lie there; who doesn't see the jobs of their tenant
-    isn't told whose.
+@dataclass(frozen=True)
+class Submitter:
+    """Accepts jobs: for the command line, or for a tenant of the API.
+
+    `embedded` says that the jobs run on a Redis of this process alone. `sees` tells whether a tenant's jobs exist for
+    the submitter.
     """
-    output = spec.output.uri
-    there = read_job(output, storage)
-    if there is not None and not sees(there.tenant):
-        raise SpecError.of("output.uri", f"{output!r} is not empty; name another location")
-    if there is not None:
-        return _same(there, spec, storage)
-    foreign = next(iter(storage.list(output)), None)
-    if foreign is not None:
-        raise SpecError.of("output.uri", f"{output!r} is not empty: it holds {foreign.uri!r}; name another location")
-    return None
+
+    catalog: Catalog
+    embedded: bool
+    tenant: str = ""
+    sees: Callable[[str], bool] = lambda tenant: True
+
+    def accept(self, spec: JobSpec, new: Callable[[], AcceptedJob], key: str | None = None) -> Accepted:
+        """Return the job of a spec, durable: the one that the key is bound to, the one that is there, or a new one.
+
+        `new` is called only if a new job is needed. It validates the spec, and may refuse it. Raise SpecError if the
+        key was sent with another spec, and as `find` and `create` do.
+        """
+        bound = None if key is None else self.catalog.key(self.tenant, key)
+        if bound is None:
+            found = self.find(spec)
+            if key is None:
+                return self.create(new()) if found is None else found
+            bound = BoundKey.of(spec, new() if found is None else found.job)
+            bound = self.catalog.bind_key(self.tenant, key, bound)
+        if not bound.is_for(spec):
+            raise SpecError.of("Idempotency-Key", "this key was sent with another spec before; use a new one")
+        there = self.catalog.folder(bound.job.output).read_job()
+        if there is not None and there.id == bound.job.id:
+            return found_job(there, self.catalog.storage)
+        return self.create(bound.job)
+
+    def find(self, spec: JobSpec) -> Accepted | None:
+        """Return the job that has the spec's output location, if it asks for the same; None if the location is empty.
+
+        The spec need not be valid: a job that is done is found even if its input or model is gone. Raise SpecError if
+        another job's results, or foreign data, lie there.
+        """
+        folder = self.catalog.folder(spec.output.uri)
+        there = folder.read_job()
+        if there is not None:
+            return self._same(there, spec)
+        foreign = folder.any_object()
+        if foreign is not None:
+            raise SpecError.of(
+                "output.uri", f"{folder.output!r} is not empty: it holds {foreign.uri!r}; name another location"
+            )
+        return None
+
+    def create(self, job: AcceptedJob) -> Accepted:
+        """Write a new job. Return the job of the same spec that has the location, if that came first.
+
+        Raise SpecError if a job of another spec came first, or the store can't create objects conditionally.
+        """
+        there = self.write(job)
+        return Accepted(job, Found.NOTHING, None) if there.id == job.id else self._same(there, job.spec)
+
+    def write(self, job: AcceptedJob) -> AcceptedJob:
+        """Write the catalog's pointers and `_job.json`: from here on the job exists, whatever happens to Redis.
+
+        Return the job that has the location: another one if that came first. Raise SpecError if the store can't create
+        objects conditionally.
+        """
+        folder = self.catalog.folder(job.output)
+        self.catalog.add(job, self.embedded)
+        there = folder.write_job(job)
+        if there.id == job.id and not folder.refuses_overwrite():
+            raise SpecError.of(
+                "output.uri",
+                f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use "
+                "a store that honours conditional writes",
+            )
+        return there
+
+    def _same(self, there: AcceptedJob, spec: JobSpec) -> Accepted:
+        if not self.sees(there.tenant):
+            raise SpecError.of("output.uri", f"{spec.output.uri!r} is not empty; name another location")
+        if there.parent is not None:
+            raise SpecError.of(
+                "output.uri",
+                f"{there.output!r} belongs to job {there.id}, which retries job {there.parent.job}; name another "
+                f"location, or go on with it: nightshift resume {there.output}",
+            )
+        if there.fingerprint != spec.fingerprint():
+            raise SpecError.of(
+                "output.uri",
+                f"{there.output!r} belongs to job {there.id}, which has another spec "
+                f"({_differences(there.spec, spec)}); name another location",
+            )
+        return found_job(there, self.catalog.storage)
 
 
-def accept(validated: Validated, storage: Storage, settings: Settings) -> Accepted:
-    """Write the catalog's pointer and `_job.json`: from here on the job exists, whatever happens to Redis.
-
-    Raises SpecError where another job came first, or where the store can't create objects conditionally.
-    """
-    job = accepted_job(validated)
-    there = write_accepted(job, storage, settings)
-    if there.id != job.id:
-        return _same(there, validated.spec, storage)
-    return Accepted(job, Found.NOTHING, None)
-
-
-def write_accepted(job: AcceptedJob, storage: Storage, settings: Settings) -> AcceptedJob:
-    """Write the catalog's pointer and `_job.json`; the job that has the location: another one where that came first.
-
-    Raises SpecError where the store can't create objects conditionally.
-    """
-    add_to_catalog(job, storage, settings.catalog_uri, embedded=settings.redis_url is None)
-    there = write_job(job, storage)
-    if there.id == job.id and not storage.refuses_overwrite(child(job.output, JOB)):
-        raise SpecError.of(
-            "output.uri",
-            f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use a "
-            "store that honours conditional writes",
-        )
-    return there
-
-
-def accepted_job(validated: Validated) -> AcceptedJob:
-    """A new job of this spec, written nowhere yet."""
-    return new_job(validated.spec, validated.model)
+def found_job(job: AcceptedJob, storage: Storage) -> Accepted:
+    """Return a job that is in storage already, with its manifest if it has ended."""
+    manifest = JobFolder(job.output, storage).read_manifest()
+    return Accepted(job, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)
 
 
 def new_job(
     spec: JobSpec,
     model: ResolvedModel,
     parent: Parent | None = None,
+    accepted_by: str | None = None,
     allowed_inputs: tuple[str, ...] | None = None,
 ) -> AcceptedJob:
+    """Return a new job of a validated spec. It is written nowhere yet."""
     return AcceptedJob(
         id=new_job_id(),
         spec=spec,
         fingerprint=spec.fingerprint(),
         model=model,
         accepted_at=datetime.now(UTC),
-        accepted_by=_user(),
+        accepted_by=_user() if accepted_by is None else accepted_by,
         version=__version__,
         parent=parent,
         allowed_inputs=allowed_inputs,
     )
-
-
-def _same(there: AcceptedJob, spec: JobSpec, storage: Storage) -> Accepted:
-    if there.parent is not None:
-        raise SpecError.of(
-            "output.uri",
-            f"{there.output!r} belongs to job {there.id}, which retries job {there.parent.job}; name another location, "
-            f"or go on with it: nightshift resume {there.output}",
-        )
-    if there.fingerprint != spec.fingerprint():
-        raise SpecError.of(
-            "output.uri",
-            f"{there.output!r} belongs to job {there.id}, which has another spec ({_differences(there.spec, spec)}); "
-            "name another location",
-        )
-    return found_job(there, storage)
-
-
-def found_job(job: AcceptedJob, storage: Storage) -> Accepted:
-    """A job that stands in storage already."""
-    manifest = read_manifest(job.output, storage)
-    return Accepted(job, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)
 
 
 def _differences(there: JobSpec, here: JobSpec) -> str:
@@ -151,7 +183,7 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
-    """Enter an accepted job in Redis and ask for its plan. False where it is known there: it goes on as it is."""
+    """Enter an accepted job in Redis and ask for its plan. Return False if Redis knows it: it goes on as it is."""
     spec = job.spec
     accepted = job.accepted_at.timestamp()
     if not state.jobs.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key):
@@ -161,7 +193,7 @@ def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
 
 
 def _user() -> str:
-    """Who accepted the job: a login name, or a number where the user has none, as in many containers."""
+    """Return the login name of this process's user; the number if there is no name, as in many containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -169,7 +201,10 @@ def _user() -> str:
 
 
 def new_job_id() -> str:
-    """An id that sorts by time, two of its letters by the millisecond, four are chance: `20261120-031500-k3v9x2`."""
+    """Return an id such as `20261120-031500-k3v9x2`. Ids sort by time.
+
+    Two of the six letters are the part of the second, about a millisecond; four are chance.
+    """
     now = datetime.now(UTC)
     part = now.microsecond * len(_LETTERS) ** 2 // 1_000_000
     time = _LETTERS[part // len(_LETTERS)] + _LETTERS[part % len(_LETTERS)]

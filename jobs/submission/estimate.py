@@ -1,4 +1,4 @@
-"""The estimate of a dry run: a worker's own code over the input's first records, in a process beside this one."""
+"""How long would a job take? A process beside this one runs a worker's own code over the input's first records."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jobs.planning.planner import Limits, planned
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.submission.accept import accepted_job
+from jobs.submission.accept import new_job
 from jobs.submission.validate import Validated
 from schemas.errors import Permanent
 
@@ -28,9 +28,9 @@ class Estimate:
 
 
 def estimate(validated: Validated, storage: Storage, settings: Settings) -> Estimate | None:
-    """Run the sample; None where the input has no rows.
+    """Run the sample. Return None if the input has no rows.
 
-    Raises Permanent where the model doesn't load or torch isn't installed here.
+    Raise Permanent if the model doesn't load or torch isn't installed here.
     """
     limits = Limits(SAMPLE_ROWS, SAMPLE_BYTES)
     plan = planned(validated.spec, validated.columns, storage, settings, limits)
@@ -38,7 +38,7 @@ def estimate(validated: Validated, storage: Storage, settings: Settings) -> Esti
     if shard is None:
         return None
     order = {
-        "job": accepted_job(validated).model_dump(mode="json"),
+        "job": new_job(validated.spec, validated.model).model_dump(mode="json"),
         "shard": shard.model_dump(),
         "columns": base64.b64encode(validated.columns.serialize().to_pybytes()).decode(),
     }

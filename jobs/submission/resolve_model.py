@@ -1,6 +1,6 @@
-"""Models, as far as a producer can judge them: found, pinned to a revision, fit for the task, safetensors only.
+"""Can the model be used? It must be found, pinned to a revision, fit for the task, and in safetensors.
 
-Reads a model's configuration and the names of its files; the weights are a worker's business.
+Only its configuration and the names of its files are read. Workers download the weights.
 """
 
 import json
@@ -37,7 +37,7 @@ class _Found:
 
 
 def model_kind(model: str) -> Literal["hub", "s3", "local"]:
-    """Where a model is to be had. As in Transformers, a folder of that name goes before a hub id."""
+    """Return where the model is. As in Transformers, a folder of that name goes before a hub id."""
     if model.startswith("s3://"):
         return "s3"
     if model.startswith(("/", "./", "../", "~", "file:")) or Path(model).is_dir() or not _HUB_ID.fullmatch(model):
@@ -46,7 +46,7 @@ def model_kind(model: str) -> Literal["hub", "s3", "local"]:
 
 
 def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> ResolvedModel:
-    """The spec's model, pinned. Raises SpecError naming what is wrong with it."""
+    """Return the spec's model, pinned. Raise SpecError if something is wrong with it."""
     kind = model_kind(spec.model)
     source = spec.model if kind == "hub" else normalized(spec.model, "model").rstrip("/")
     allowed = settings.allowed_models
@@ -86,7 +86,7 @@ def _parsed(config: bytes, source: str) -> dict[str, Any]:
 
 
 def _on_hub(source: str, revision: str | None) -> _Found:
-    """A model of the Hugging Face hub; of its local cache where the hub is offline (`HF_HUB_OFFLINE=1`) or away."""
+    """Return a model of the Hugging Face hub; of its local cache if the hub is offline (`HF_HUB_OFFLINE=1`) or away."""
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,

@@ -1,4 +1,4 @@
-"""Validation: everything about a job spec that can be judged before anything is queued."""
+"""What can be judged of a job spec before anything is queued?"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,13 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, glob_pattern
+from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, glob_pattern, input_format
 from jobs.planning.parquet_footers import read_footer
-from jobs.planning.planner import input_format
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
 from jobs.submission.resolve_model import resolve_model
-from jobs.webhooks.signing import check_notify
+from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.job import JobSpec, ResolvedModel
 from schemas.layout import child, part_name
@@ -33,7 +32,7 @@ class Validated:
 
 
 def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
-    """Judge the spec whole. Raises SpecError with every problem found, Transient where a store is away."""
+    """Judge the whole spec. Raise SpecError with every problem found, Transient if a store is away."""
     spec = with_full_uris(spec)
     problems: list[Problem] = []
 
@@ -56,7 +55,7 @@ def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
 
 
 def with_full_uris(spec: JobSpec) -> JobSpec:
-    """The spec with every location absolute, as a worker elsewhere needs it. Raises SpecError for a foreign scheme."""
+    """Return the spec with every location absolute, as other machines need it. Raise SpecError for a foreign scheme."""
     uri = spec.input.uri
     inputs = (
         normalized(uri, "input.uri")
@@ -73,7 +72,7 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
 
 
 def check_locations(spec: JobSpec, settings: Settings) -> None:
-    """Raises SpecError for an input or output that may not be used, or an output inside the input."""
+    """Raise SpecError if an input or output may not be used, or the output lies inside the input."""
     output = spec.output.uri
     settings.check_allowed(output, settings.allowed_outputs, "output.uri")
     if output.startswith("s3://") and output.count("/") == 3:
@@ -86,9 +85,9 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
 
 
 def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:
-    """The columns to read, by the first footer that can be read; planning holds every other file to it.
+    """Return the columns to read, by the first footer that can be read. Planning holds every other file to it.
 
-    NO_COLUMNS where the input is pictures or sound themselves.
+    Return NO_COLUMNS if the input files are pictures or sound.
     """
     media = spec.task_schema.media
     if input_format(spec, storage) == "media" and media is not None:

@@ -22,8 +22,8 @@ from schemas.extras import check_installed, pip_install
 from schemas.task import Group
 
 _log = logging.getLogger(__name__)
-#: What is logged about the processes, and not about the command that started them.
-_LOGGERS = [f"jobs.{name}" for name in ("supervisor", "celery_processes", "oversight", "sweep", "rebuild", "embedded")]
+#: Loggers about the processes, and not about the command that started them: those of this package.
+_LOGGERS = ["jobs.supervisor"]
 
 
 @contextmanager

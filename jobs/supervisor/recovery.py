@@ -1,7 +1,7 @@
-"""Redis rebuilt from the catalog: every job that has not ended is entered again, and goes on from what storage holds.
+"""How is a lost Redis rebuilt? Every job of the catalog that has not ended is entered again, and goes on.
 
-Reads the catalog's listings, and of each job that isn't marked as ended its pointer, its file and whether it has a
-manifest. What a job has done is read when it is planned again.
+Read are the catalog's listings, and of each job that isn't marked as ended its pointer, its file and whether it has a
+manifest. The parts of a job are read when it is planned again.
 """
 
 import logging
@@ -13,26 +13,25 @@ from functools import partial
 
 from jobs.broker import Broker
 from jobs.logs import event
-from jobs.parallel_map import ahead
+from jobs.parallel_map import parallel_map
 from jobs.settings import Settings
 from jobs.state import State
-from jobs.storage import Storage
-from jobs.storage.catalog import find_in_catalog, mark_ended, not_marked
-from jobs.storage.job_folder import read_job, read_manifest
+from jobs.storage.catalog import Catalog
 from jobs.submission.accept import enqueue
-from schemas.errors import NightshiftError, NotFound, ServiceUnavailable, Transient
+from schemas.errors import NightshiftError, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob
-from schemas.layout import MANIFEST, child
 from schemas.manifest import Manifest
 
 _log = logging.getLogger(__name__)
-#: Jobs that are looked at at once.
+#: Jobs that are read at once.
 _READERS = 32
 
 
 class Standing(StrEnum):
-    """What the catalog and a job's files say of it. `entered` and `known` are of a job that has not ended, `untold` of
-    one that has ended and whose webhook may not have been sent."""
+    """What the catalog and a job's files say of it.
+
+    `entered` and `known` are jobs that have not ended; `untold` has ended, and its webhook may not have been sent.
+    """
 
     UNFINISHED = "unfinished"
     ENTERED = "entered"
@@ -47,7 +46,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class Seen:
-    """A job that isn't marked as ended; `why` says what is wrong with one that can't be read (now)."""
+    """A job that isn't marked as ended. `why` says what is wrong if it can't be read, or not now."""
 
     id: str
     output: str
@@ -56,30 +55,33 @@ class Seen:
     why: str = ""
 
 
-def unfinished(storage: Storage, catalog: str) -> Iterator[Seen]:
-    """The jobs of the catalog that aren't marked as ended, oldest first. One that has a manifest gets its mark now,
-    unless a webhook is to tell of it first."""
-    yield from ahead(partial(_look, storage, catalog), not_marked(storage, catalog), _READERS)
+def unfinished(catalog: Catalog) -> Iterator[Seen]:
+    """Yield the jobs of the catalog that aren't marked as ended, oldest first.
+
+    A job that has a manifest is marked now, unless its webhook must be sent first.
+    """
+    yield from parallel_map(partial(_read, catalog), catalog.not_marked(), _READERS)
 
 
-def _look(storage: Storage, catalog: str, id: str) -> Seen:
+def _read(catalog: Catalog, id: str) -> Seen:
     output = ""
     try:
-        pointer = find_in_catalog(id, storage, catalog)
+        pointer = catalog.find(id)
         if pointer is None:
             return Seen(id, "", Standing.NEVER_ACCEPTED, why="its pointer is gone")
         output = pointer.output
-        job = read_job(output, storage)
+        folder = catalog.folder(output)
+        job = folder.read_job()
         if job is None:
             # Perhaps being accepted at this moment: not marked.
             return Seen(id, output, Standing.NEVER_ACCEPTED, why="it has no _job.json")
         if job.id != id:
-            mark_ended(id, storage, catalog)
+            catalog.mark_ended(id)
             return Seen(id, output, Standing.NEVER_ACCEPTED, why=f"job {job.id} came first")
-        if _has_manifest(output, storage):
+        if folder.has_manifest():
             if job.spec.notify is not None and not pointer.embedded:
                 return Seen(id, output, Standing.UNTOLD, job)
-            mark_ended(id, storage, catalog)
+            catalog.mark_ended(id)
             return Seen(id, output, Standing.ENDED, job)
         return Seen(id, output, Standing.EMBEDDED if pointer.embedded else Standing.UNFINISHED, job)
     except (Transient, ServiceUnavailable) as error:
@@ -88,40 +90,32 @@ def _look(storage: Storage, catalog: str, id: str) -> Seen:
         return Seen(id, output, Standing.UNREADABLE, why=error.message)
 
 
-def _has_manifest(output: str, storage: Storage) -> bool:
+def _manifest(catalog: Catalog, output: str) -> Manifest | None:
     try:
-        storage.stat(child(output, MANIFEST))
-    except NotFound:
-        return False
-    return True
-
-
-def _over(storage: Storage, output: str) -> Manifest | None:
-    try:
-        return read_manifest(output, storage)
-    except NightshiftError:  # looked at with the rest of the catalog, where that says so
+        return catalog.folder(output).read_manifest()
+    except NightshiftError:  # reported when the job is read with the rest of the catalog
         return None
 
 
-def _end_what_ended(state: State, storage: Storage) -> None:
-    """End in Redis what has a manifest: one restored from a snapshot may run a job that has ended since."""
+def _end_what_ended(state: State, catalog: Catalog) -> None:
+    """End in Redis what has a manifest: a Redis restored from a snapshot may run a job that has ended since."""
     known = [progress for progress in map(state.jobs.progress, state.jobs.active()) if progress is not None]
-    ends = ahead(partial(_over, storage), [progress.output for progress in known], _READERS)
+    ends = parallel_map(partial(_manifest, catalog), [progress.output for progress in known], _READERS)
     for progress, manifest in zip(known, ends, strict=True):
         if manifest is not None:
             state.jobs.finish(progress.job, manifest.status)
 
 
-def rebuild(state: State, broker: Broker, storage: Storage, settings: Settings) -> Iterator[Seen]:
-    """Enter every unfinished job of the catalog; each as it is done with. One that Redis knows goes on as it is.
+def rebuild(state: State, broker: Broker, catalog: Catalog) -> Iterator[Seen]:
+    """Enter every unfinished job of the catalog; yield each when it is done. A job that Redis knows goes on as it is.
 
-    Once all are through, Redis counts as whole, unless a job's storage was away or Redis was emptied meanwhile.
-    May run twice, or at once elsewhere. Raises ServiceUnavailable where Redis is away, Transient where the catalog is.
+    After the last one Redis counts as whole, unless a job's storage was away or Redis was emptied meanwhile. May run
+    twice, or at once elsewhere. Raise ServiceUnavailable if Redis is away, Transient if the catalog is.
     """
     begun = state.epoch.begin()
-    _end_what_ended(state, storage)
+    _end_what_ended(state, catalog)
     whole = True
-    for seen in unfinished(storage, settings.catalog_uri):
+    for seen in unfinished(catalog):
         if seen.standing is Standing.UNFINISHED and seen.job is not None:
             entered = enqueue(seen.job, state, broker)
             yield Seen(seen.id, seen.output, Standing.ENTERED if entered else Standing.KNOWN, seen.job)
@@ -134,10 +128,10 @@ def rebuild(state: State, broker: Broker, storage: Storage, settings: Settings) 
         state.epoch.end(begun)
 
 
-def rebuild_if_new(state: State, broker: Broker, storage: Storage, settings: Settings, name: str) -> None:
-    """Rebuild a Redis that was emptied, restarted or replaced, where nobody else is at it.
+def rebuild_if_new(state: State, broker: Broker, catalog: Catalog, settings: Settings, name: str) -> None:
+    """Rebuild a Redis that was emptied, restarted or replaced, unless another process does so.
 
-    Raises Transient where the storage of a job is away: then it is to be done again.
+    Raise Transient if the storage of a job is away: then it is to be done again.
     """
     if state.epoch.is_whole():
         return
@@ -145,7 +139,7 @@ def rebuild_if_new(state: State, broker: Broker, storage: Storage, settings: Set
         if not is_alone or state.epoch.is_whole():
             return
         counts: Counter[Standing] = Counter()
-        for seen in rebuild(state, broker, storage, settings):
+        for seen in rebuild(state, broker, catalog):
             counts[seen.standing] += 1
             if seen.why:
                 event(_log, "job_not_rebuilt", logging.WARNING, job=seen.id, standing=seen.standing, why=seen.why)

@@ -13,14 +13,15 @@ from jobs.logs import event
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
+from jobs.storage.catalog import Catalog
 from jobs.supervisor.celery_processes import CeleryProcesses
 from jobs.supervisor.recovery import rebuild_if_new
 from jobs.supervisor.sweep import sweep
-from jobs.supervisor.watchdog import Oversight
+from jobs.supervisor.watchdog import Watchdog
 from schemas.errors import NightshiftError, ServiceUnavailable
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks at whether each process runs.
+#: Seconds between two checks that each process runs.
 _KEEP_EVERY_S = 0.2
 #: Seconds at most until a rebuilding of Redis that failed is tried again.
 _LONGEST_WAIT_S = 60.0
@@ -35,7 +36,7 @@ class Supervisor:
         self._name = processes.name
         self._state = State(settings)
         self._broker = Broker(make_app(settings, "supervisor"))
-        self._oversight = Oversight(processes.work, self._state, self._broker, settings)
+        self._watchdog = Watchdog(processes.work, self._state, self._broker, settings)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -60,7 +61,7 @@ class Supervisor:
         )
         self._thread("keep", self._keep)
         self._thread("sweep", self._sweep_on_time)
-        self._thread("oversight", lambda: self._oversight.run(self._stopping))
+        self._thread("watchdog", lambda: self._watchdog.run(self._stopping))
         if self._settings.rebuild:
             # Not waited for at the end: it may be reading a large catalog.
             threading.Thread(target=self._rebuild_when_new, name="rebuild", daemon=True).start()
@@ -81,12 +82,12 @@ class Supervisor:
         for thread in self._threads:
             thread.join(self._settings.sweep_s)
         self._processes.tell_to_stop()
-        if kill_idle and not self._oversight.in_hand():
+        if kill_idle and not self._watchdog.in_hand():
             self._processes.kill()
         else:
             self._processes.stop(self._settings.grace_s)
         try:
-            self._oversight.put_back()
+            self._watchdog.put_back()
             self._state.workers.forget(self._name)
         except ServiceUnavailable as error:
             event(_log, "redis_away", logging.WARNING, error=error.message)
@@ -105,7 +106,7 @@ class Supervisor:
         processes = self._processes
         while True:
             try:
-                in_hand = self._oversight.in_hand()
+                in_hand = self._watchdog.in_hand()
                 self._state.workers.report(self._name, processes.groups, processes.workers, processes.devices, in_hand)
                 sweep(self._state, self._broker, self._settings, self._name)
             except ServiceUnavailable as error:
@@ -116,10 +117,10 @@ class Supervisor:
                 return
 
     def _rebuild_when_new(self) -> None:
-        storage, failures = Storage(), 0
+        catalog, failures = Catalog(self._settings.catalog_uri, Storage()), 0
         while True:
             try:
-                rebuild_if_new(self._state, self._broker, storage, self._settings, self._name)
+                rebuild_if_new(self._state, self._broker, catalog, self._settings, self._name)
                 failures = 0
             except NightshiftError as error:
                 failures += 1

@@ -1,7 +1,7 @@
-"""Oversight: what a supervisor sees of the work that its processes have in hand, and does about it.
+"""What happens when a worker process crashes, hangs or outgrows its memory? The watchdog of its supervisor sees it.
 
-The shard of a process that is gone is given back at once, not when its lease runs out; a process whose step is late, or
-that outgrew its memory, is ended. From outside: code that hangs may hold Python's lock, code that crashes is gone.
+The shard of a process that is gone is given back at once, not when its lease runs out. A process whose step is late, or
+that has outgrown its memory, is ended. Only another process can do this: code that hangs may hold Python's lock.
 """
 
 import logging
@@ -25,35 +25,35 @@ from schemas.plan import ShardOrder
 from schemas.tasks import find_task
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks.
+#: Seconds between two checks.
 _EVERY_S = 0.2
 
 
-class Oversight:
-    """Over the processes that write into `folder`."""
+class Watchdog:
+    """Watches the processes whose heartbeat files are in `folder`."""
 
     def __init__(self, folder: Path, state: State, broker: Broker, settings: Settings) -> None:
         self._folder = folder
         self._state = state
         self._broker = broker
         self._settings = settings
-        #: Processes that were ended here, and why, by the attempt that they had in hand.
+        #: Why processes were ended here, by the attempt that each had in hand.
         self._ended: dict[str, Loss] = {}
-        #: The times that had passed at the last look, by attempt: one that was stopped for a while may go on.
+        #: The deadlines that had passed at the last check, by attempt. A process that was stopped gets one more check.
         self._late: dict[str, set[tuple[str, float]]] = {}
 
     def run(self, stopping: threading.Event) -> None:
-        """Look again and again, until this is stopped."""
+        """Check again and again, until `stopping` is set."""
         while not stopping.wait(_EVERY_S):
             try:
-                self.look()
+                self.check()
             except ServiceUnavailable as error:  # the file stays, and is found again
                 event(_log, "redis_away", logging.WARNING, error=error.message)
-            except Exception:  # noqa: BLE001 (leases go on to run out; the next look may go well)
-                _log.exception("oversight_failed")
+            except Exception:  # noqa: BLE001 (leases go on to run out; the next check may go well)
+                _log.exception("watchdog_failed")
 
-    def look(self) -> None:
-        """End what must be ended, and give back the shards of processes that are gone."""
+    def check(self) -> None:
+        """End the processes that must be ended, and give back the shards of those that are gone."""
         found = [(file, read_work(_read(file))) for file in self._folder.glob("*.work")]
         current = {known[0].attempt for _, known in found if known is not None}
         self._late = {attempt: late for attempt, late in self._late.items() if attempt in current}
@@ -75,7 +75,7 @@ class Oversight:
         limit = self._settings.process_memory_gb
         if limit is not None and seen.resident > limit * (1 << 30):
             return Loss.MEMORY_EXCEEDED
-        # Outside of a step, as where a model is loaded, silence is no fault of a record.
+        # Outside of a step, as while a model is loaded, silence is no fault of a record.
         late = {item for item in times.items() if time.monotonic() > item[1] and times.keys() & STAGES}
         before, self._late[work.attempt] = self._late.get(work.attempt, set()), late
         return Loss.TIMEOUT if late & before and not seen.stopped else None
@@ -95,12 +95,12 @@ class Oversight:
         self._broker.release(self._state, find_task(order.task))
 
     def in_hand(self) -> list[ShardOrder]:
-        """What the processes work on."""
+        """Return the shards that the processes work on."""
         found = (read_work(_read(file)) for file in sorted(self._folder.glob("*.work")))
         return [known[0].order for known in found if known is not None]
 
     def put_back(self) -> None:
-        """Give back what processes had in hand that were ended because this worker stops: no fault of the shards."""
+        """Give back the shards of processes that were ended because this worker stops. No loss is counted."""
         for file in self._folder.glob("*.work"):
             found = read_work(_read(file))
             if found is not None and self._state.shards.requeue(found[0].order, found[0].attempt):
@@ -116,14 +116,14 @@ def _read(file: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Process:
-    """A process that lives: its resident size in bytes, 0 where that can't be told, and whether a signal stopped it."""
+    """A process that lives: its resident size in bytes, 0 if unknown, and whether a signal stopped it."""
 
     resident: int
     stopped: bool
 
 
 def _process(pid: int) -> _Process | None:
-    """What the system says of a process; None where it is gone, or dead and only not yet waited for."""
+    """Return what the system says of a process; None if it is gone, or dead and not yet waited for."""
     if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,7 +1,7 @@
-"""Webhooks sent: by threads of the control process, so that no receiver, however slow, holds up a plan or a manifest.
+"""How is a webhook sent? By threads of the control process, so that no slow receiver holds up a plan or a manifest.
 
-At least once: Redis has what is due until it is settled, the sweep asks again, and where Redis is lost the catalog says
-which jobs aren't settled. A receiver knows a repetition by its webhook-id.
+It is sent at least once. Redis has what is due until it is settled, and the sweep asks again. If Redis is lost, the
+catalog says which jobs aren't settled. A receiver knows a repetition by its webhook-id.
 """
 
 import logging
@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
-from jobs.storage import Storage
-from jobs.storage.catalog import is_marked, mark_ended
-from jobs.storage.job_folder import read_job, read_manifest
-from jobs.webhooks import signing
+from jobs.storage.catalog import Catalog
+from jobs.storage.job_folder import JobFolder
+from jobs.webhooks import policy, signing
 from jobs.webhooks.ssrf_safe_post import post
 from schemas.errors import NightshiftError, Permanent, Transient
 from schemas.job import AcceptedJob
@@ -29,19 +28,19 @@ _SENDERS = 8
 
 
 class Notifier:
-    """Sends what is due. Threads may share one; it makes its own threads at the first signing."""
+    """Sends what is due. Threads may share one. It starts its own threads at the first webhook."""
 
-    def __init__(self, settings: Settings, state: State, storage: Storage) -> None:
+    def __init__(self, settings: Settings, state: State, catalog: Catalog) -> None:
         self._settings = settings
         self._state = state
-        self._storage = storage
+        self._catalog = catalog
         self._asked: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._in_hand: set[str] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def submit(self, job: str, output: str) -> None:
-        """Have a job's webhook sent soon; nothing where it is in hand already."""
+        """Have a job's webhook sent soon, unless it is in hand already."""
         with self._lock:
             if job in self._in_hand:
                 return
@@ -67,9 +66,9 @@ class Notifier:
                     self._in_hand.discard(job)
 
     def deliver(self, job: str, output: str) -> None:
-        """Send a job's webhook once, where it is not settled, and note what came of it.
+        """Send a job's webhook once, unless it is settled, and note what came of it.
 
-        Raises ServiceUnavailable or Transient where Redis or the storage is away; it is then due again.
+        Raise ServiceUnavailable or Transient if Redis or the storage is away. The webhook is then due again.
         """
         owner = secrets.token_hex(8)
         with bound(job=job), self._state.locks.alone(f"notify:{job}", owner, self._settings.lease_s) as is_alone:
@@ -81,7 +80,7 @@ class Notifier:
                 event(_log, "webhook_given_up", logging.ERROR, error=error.message)
                 self._settle(job)
                 return
-            if accepted.spec.notify is None or is_marked(job, self._storage, self._settings.catalog_uri):
+            if accepted.spec.notify is None or self._catalog.is_marked(job):
                 self._state.webhooks.settle(job)
                 return
             tries = self._state.webhooks.begin(job)
@@ -89,7 +88,8 @@ class Notifier:
                 self._try(accepted, manifest, tries)
 
     def _ended_job(self, output: str) -> tuple[AcceptedJob, Manifest]:
-        job, manifest = read_job(output, self._storage), read_manifest(output, self._storage)
+        folder = JobFolder(output, self._catalog.storage)
+        job, manifest = folder.read_job(), folder.read_manifest()
         if job is None or manifest is None:
             raise Permanent(f"the job's files are gone from {output}", code="job_gone")
         return job, manifest
@@ -104,14 +104,14 @@ class Notifier:
         except Permanent as error:
             why = error.message
         except NightshiftError as error:
-            why, wait = error.message, signing.next_try_s(tries, self._settings)
+            why, wait = error.message, policy.next_try_s(tries, self._settings)
         else:
             if 200 <= status < 300:
                 event(_log, "webhook_delivered", host=host, status=status, tries=tries)
                 self._settle(job.id)
                 return
             redirect = "; redirects are not followed" if 300 <= status < 400 else ""
-            why, wait = f"{host} answered {status}{redirect}", signing.next_try_s(tries, self._settings)
+            why, wait = f"{host} answered {status}{redirect}", policy.next_try_s(tries, self._settings)
         if wait is None:
             event(_log, "webhook_given_up", logging.ERROR, host=host, tries=tries, error=why)
             self._settle(job.id)
@@ -123,16 +123,16 @@ class Notifier:
         settings = self._settings
         if settings.notify_secret is None:
             raise Transient("NIGHTSHIFT_NOTIFY_SECRET, which signs webhooks, isn't set for the control process")
-        signing.check_host(host, settings)
+        policy.check_host(host, settings)
         content = signing.body(job, manifest)
         key = signing.signing_key(settings.notify_secret.get_secret_value(), job.tenant)
         headers = signing.headers(job.id, content, key, time.time())
         return post(str(job.spec.notify), content, headers, settings.notify_timeout_s, settings.notify_networks)
 
     def _settle(self, job: str) -> None:
-        """The mark comes first: a webhook that only Redis knows to be settled would be sent again with Redis lost."""
+        """Mark the job, then settle in Redis: a webhook that only Redis knew to be settled would be sent again."""
         try:
-            mark_ended(job, self._storage, self._settings.catalog_uri)
+            self._catalog.mark_ended(job)
         except NightshiftError as error:
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
         self._state.webhooks.settle(job)

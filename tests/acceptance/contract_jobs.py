@@ -8,8 +8,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from jobs.submission.accept import accept
-from jobs.submission.validate import validate
 from schemas.job import AcceptedJob, JobSpec
 from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences
@@ -71,7 +69,7 @@ class JobsOfEveryState:
     def _in_state(self, state: str) -> AcceptedJob:
         house = self._house
         if state == "stopped":
-            return accept(validate(self._spec(), house.storage, house.settings), house.storage, house.settings).job
+            return house.accept(self._spec())
         job = house.submit(self._spec())
         if state != "planning":
             house.plan(job)

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from jobs.api.tokens import Scope, Tokens
 from jobs.broker import Broker, make_app
+from jobs.cli.run_job import submitter_of, validated_job
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.submission.accept import accept, enqueue
-from jobs.submission.validate import validate
+from jobs.submission.accept import enqueue
 from schemas.errors import NotFound
 from schemas.job import AcceptedJob, parse_spec
 from schemas.layout import MANIFEST, child
@@ -213,9 +213,8 @@ class Stage:
         """A job of the stub task, or of another, over these tables with columns `id` and `text`."""
         files = [source] if isinstance(source, str) else source
         spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": {"uri": output}}
-        accepted = accept(
-            validate(parse_spec(spec | changes), self.storage, self.settings), self.storage, self.settings
-        )
+        new = validated_job(parse_spec(spec | changes), self.storage, self.settings)
+        accepted = submitter_of(self.settings, self.storage).create(new)
         enqueue(accepted.job, self.state, self.broker)
         return Submitted(accepted.job, files)
 

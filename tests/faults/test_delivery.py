@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from jobs.control.controller import Control
-from jobs.storage.job_folder import read_job
+from jobs.storage.job_folder import JobFolder
 from schemas.manifest import JobStatus, Manifest
 from tests.faults.conftest import Note
 from tests.faults.stage import Stage, Submitted, write_table
@@ -124,7 +124,7 @@ def test_two_schedulers_submit_the_same_jobs(stage: Stage, note: Note, tmp_path:
             both = [stage.cli("submit", *spec, "--output", output) for _ in range(2)]
             ids = {process.communicate(timeout=120)[0].strip() for process in both}
             assert [process.returncode for process in both] == [0, 0]
-            accepted = read_job(output, stage.storage)
+            accepted = JobFolder(output, stage.storage).read_job()
             assert accepted is not None
             assert ids == {accepted.id}
             job = Submitted(accepted, [file])

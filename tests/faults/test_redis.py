@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from jobs.storage.job_folder import read_job
+from jobs.storage.job_folder import JobFolder
 from schemas.errors import ServiceUnavailable
 from schemas.manifest import JobStatus
 from tests.faults.conftest import Note, make_stage
@@ -72,7 +72,7 @@ def test_redis_cannot_be_reached(copy: Path, stub_task: None, tmp_path: Path, no
             with proxy.cut():
                 with pytest.raises(ServiceUnavailable):
                     stage.job("meanwhile", 20)
-                accepted = read_job(str(tmp_path / "meanwhile"), stage.storage)
+                accepted = JobFolder(str(tmp_path / "meanwhile"), stage.storage).read_job()
                 assert accepted is not None
                 threading.Event().wait(down_s)
             _finished(stage, job, note, f"Redis cut off for {down_s} s while a job runs", attempts=3)
@@ -105,7 +105,7 @@ def test_the_api_while_redis_goes_and_comes(copy: Path, stub_task: None, tmp_pat
             assert len(set(ids)) == len(first)
             assert all(a.status_code == 503 or a.json()["id"] == id for a, id in zip(first, ids, strict=True))
             for number in range(len(first)):
-                job = read_job(str(tmp_path / "out" / str(number)), stage.storage)
+                job = JobFolder(str(tmp_path / "out" / str(number)), stage.storage).read_job()
                 assert job is not None
                 submitted = Submitted(job, [str(file)])
                 stage.check(stage.ended(submitted), submitted, attempts=3)

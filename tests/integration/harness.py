@@ -13,8 +13,8 @@ from jobs.control.controller import Control
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.storage.job_folder import read_manifest
-from jobs.submission.accept import accept, enqueue
+from jobs.storage.catalog import Catalog
+from jobs.submission.accept import Submitter, enqueue, new_job
 from jobs.submission.validate import validate
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.manifest import Manifest
@@ -53,13 +53,20 @@ class House:
 
     def __post_init__(self) -> None:
         self.storage = Storage()
+        self.catalog = Catalog(self.settings.catalog_uri, self.storage)
+        self.submitter = Submitter(self.catalog, embedded=False)
         self.state = State(self.settings)
         self.broker = Broker(make_app(self.settings, "test"))
         self.process = Process(self.settings, self.broker)
         self.control = Control(self.settings, self.state, self.broker, self.storage, "control")
 
+    def accept(self, spec: JobSpec) -> AcceptedJob:
+        """Write a job that Redis doesn't know yet."""
+        checked = validate(spec, self.storage, self.settings)
+        return self.submitter.create(new_job(checked.spec, checked.model)).job
+
     def submit(self, spec: JobSpec) -> AcceptedJob:
-        job = accept(validate(spec, self.storage, self.settings), self.storage, self.settings).job
+        job = self.accept(spec)
         enqueue(job, self.state, self.broker)
         return job
 
@@ -107,7 +114,7 @@ class House:
 
     def finish(self, job: AcceptedJob) -> Manifest:
         self.control.finish_job(job.id, job.output)
-        manifest = read_manifest(job.output, self.storage)
+        manifest = self.catalog.folder(job.output).read_manifest()
         assert manifest is not None
         return manifest
 

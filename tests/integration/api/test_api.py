@@ -177,7 +177,7 @@ def test_the_list_is_each_tenants_own(api: Api, classifier: Path, tmp_path: Path
         tenant, headers = ("one", one) if number % 2 else ("two", two)
         asked = spec(classifier, file, tmp_path / f"out-{number}", labels={"n": str(number)})
         ids[tenant].insert(0, api.http.post("/v1/jobs", json=asked, headers=headers).json()["id"])
-    api.service.index._folders.clear()
+    api.service.index._ids.clear()
     # Ids of one second are in no order among themselves.
     for limit in (1, 2, 50):
         mine = [job["id"] for job in pages(api, "/v1/jobs", "jobs", one, limit=limit)]
@@ -266,7 +266,7 @@ def test_workers_and_what_of_mine_they_have_in_hand(api: Api, classifier: Path, 
     assert [one["work"] for one in api.http.get("/v1/workers", headers=other).json()["workers"]] == [[]]
 
 
-def test_what_the_catalogue_says(api: Api) -> None:
+def test_what_the_tasks_are(api: Api) -> None:
     me = api.login("search")
     found = {one["id"]: one for one in api.http.get("/v1/tasks", headers=me).json()["tasks"]}
     assert set(found) == set(all_tasks())

@@ -7,7 +7,6 @@ import pytest
 from jobs.control.controller import Control
 from jobs.state.locks import Locks
 from jobs.storage import Storage
-from jobs.storage.job_folder import read_manifest
 from schemas.errors import Transient
 from schemas.manifest import JobStatus
 from tests.integration.harness import House, spec_for
@@ -63,6 +62,6 @@ def test_the_end_waits_for_the_store(house: House, classifier: Path, texts: Path
     for shard in range(shards):
         house.attempt(job, shard, id=f"a{shard}")
     control(house, Away()).finish_job(job.id, job.output)
-    assert read_manifest(job.output, house.storage) is None
+    assert house.catalog.folder(job.output).read_manifest() is None
     assert house.state.jobs.status(job.id) is JobStatus.RUNNING
     assert house.finish(job).status is JobStatus.SUCCEEDED

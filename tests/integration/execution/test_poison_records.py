@@ -19,7 +19,7 @@ import pytest
 from jobs.cli.progress import describe
 from jobs.settings import Settings
 from jobs.state import State
-from jobs.supervisor.watchdog import Oversight
+from jobs.supervisor.watchdog import Watchdog
 from schemas.errors import Transient
 from schemas.heartbeat import PULSE, WorkInHand, place_of, time_to_bytes
 from schemas.job import AcceptedJob
@@ -307,14 +307,14 @@ def test_what_the_supervisor_sees(
     script: str, times: dict[str, float], why: Loss, settings: Settings, classifier: Path, texts: Path, tmp_path: Path
 ) -> None:
     house = House(settings.model_copy(update={"process_memory_gb": 0.5}))
-    oversight = Oversight(tmp_path, house.state, house.broker, house.settings)
+    watchdog = Watchdog(tmp_path, house.state, house.broker, house.settings)
     job = submit(house, classifier, texts)
     order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
     with at_work(house, job, tmp_path, script):
         say(tmp_path / "1.work", times)
 
         def told() -> bool:
-            oversight.look()
+            watchdog.check()
             return bool(house.state.shards.deaths(order))
 
         wait_for("the process is gone", told)
@@ -327,25 +327,25 @@ def test_who_is_slow_for_another_reason_is_left_alone(
     house: House, classifier: Path, texts: Path, tmp_path: Path
 ) -> None:
     """Silent outside of a step, as where a model is loaded; in time; and stopped by a signal."""
-    oversight = Oversight(tmp_path, house.state, house.broker, house.settings)
+    watchdog = Watchdog(tmp_path, house.state, house.broker, house.settings)
     job = submit(house, classifier, texts)
     with at_work(house, job, tmp_path, "") as process:
         file = tmp_path / "1.work"
         say(file, {PULSE: -1})
-        oversight.look()
-        oversight.look()
+        watchdog.check()
+        watchdog.check()
         say(file, {PULSE: 3600, "infer": 3600})
-        oversight.look()
-        oversight.look()
+        watchdog.check()
+        watchdog.check()
         process.send_signal(signal.SIGSTOP)
         wait_for("it is stopped", lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         say(file, {"infer": -1})
-        oversight.look()
-        oversight.look()
+        watchdog.check()
+        watchdog.check()
         say(file, {"infer": 3600})
         process.send_signal(signal.SIGCONT)
-        oversight.look()
-        oversight.look()
+        watchdog.check()
+        watchdog.check()
         assert process.poll() is None
         assert file.exists()
 
@@ -353,12 +353,12 @@ def test_who_is_slow_for_another_reason_is_left_alone(
 def test_a_worker_that_stops_gives_back_what_it_had_to_kill(
     house: House, classifier: Path, texts: Path, tmp_path: Path
 ) -> None:
-    oversight = Oversight(tmp_path, house.state, house.broker, house.settings)
+    watchdog = Watchdog(tmp_path, house.state, house.broker, house.settings)
     job = submit(house, classifier, texts)
     order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
     with at_work(house, job, tmp_path, ""):
         pass
-    oversight.put_back()
+    watchdog.put_back()
     assert house.state.shards.deaths(order) == []
     outcome = house.next()
     assert outcome is not None

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.results.convert import NotFinished, result_batches, to_rows
-from jobs.results.with_retries import merged_batches
+from jobs.results.convert import to_rows
+from jobs.results.read import result_batches
+from jobs.results.with_retries import batches_with_retries
 from jobs.settings import Settings
 from jobs.submission.accept import Found, enqueue
 from jobs.submission.retry import accept_retry, nothing_to_retry
 from jobs.supervisor.recovery import Standing, rebuild
-from schemas.errors import RecordError, SpecError
+from schemas.errors import NotFinished, RecordError, SpecError
 from schemas.job import AcceptedJob, Parent, parse_spec
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 from tests import pictures
@@ -53,13 +54,13 @@ def finished(house: House, job: AcceptedJob) -> Manifest:
 
 
 def retried(house: House, parent: AcceptedJob, output: str | None = None) -> tuple[AcceptedJob, Manifest]:
-    accepted = accept_retry(parent, output, house.storage, house.settings)
+    accepted = accept_retry(parent, output, house.submitter, house.settings)
     enqueue(accepted.job, house.state, house.broker)
     return accepted.job, finished(house, accepted.job)
 
 
 def merged(house: House, job: AcceptedJob, **options: Any) -> list[dict[str, Any]]:
-    batches = merged_batches(job, house.storage, house.settings.catalog_uri, **options)
+    batches = batches_with_retries(job, house.catalog, **options)
     return [row for batch in batches for row in to_rows(batch)]
 
 
@@ -104,21 +105,21 @@ def test_the_same_in_s3(settings: Settings, s3: str, classifier: Path, tmp_path:
     job = house.submit(spec_for(classifier, str(file), f"{s3}/out", shard={"rows": 8}))
     with failing(lambda n: n % 7 == 0):
         assert finished(house, job).errors == {"odd": 5}
-    retry = accept_retry(job, None, house.storage, house.settings).job
+    retry = accept_retry(job, None, house.submitter, house.settings).job
     house.state._redis.flushall()
-    found = list(rebuild(house.state, house.broker, house.storage, house.settings))
+    found = list(rebuild(house.state, house.broker, house.catalog))
     assert [(seen.id, seen.standing) for seen in found] == [(retry.id, Standing.ENTERED)]
     assert (finished(house, retry).rows, retry.output) == (5, f"{s3}/out-retry-1/")
     rows = merged(house, job)
     assert [(row["id"], row["error"]) for row in rows] == [(n, None) for n in range(30)]
-    assert list(rebuild(house.state, house.broker, house.storage, house.settings)) == []
+    assert list(rebuild(house.state, house.broker, house.catalog)) == []
 
 
 def test_nothing_to_retry(house: House, classifier: Path, tmp_path: Path) -> None:
     file = write_reviews(tmp_path / "in.parquet", sentences(10))
     job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out"))
     with pytest.raises(NotFinished, match="has not ended"):
-        accept_retry(job, None, house.storage, house.settings)
+        accept_retry(job, None, house.submitter, house.settings)
     with pytest.raises(NotFinished):
         merged(house, job)
     manifest = finished(house, job)
@@ -208,15 +209,15 @@ def test_a_retry_that_was_begun_is_gone_on_with(house: House, classifier: Path, 
     job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out"))
     with failing(lambda n: n == 5):
         finished(house, job)
-    first = accept_retry(job, None, house.storage, house.settings)
-    same = accept_retry(job, None, house.storage, house.settings)
+    first = accept_retry(job, None, house.submitter, house.settings)
+    same = accept_retry(job, None, house.submitter, house.settings)
     assert (same.job, same.found) == (first.job, Found.UNFINISHED)
-    assert accept_retry(job, first.job.output, house.storage, house.settings).job == first.job
+    assert accept_retry(job, first.job.output, house.submitter, house.settings).job == first.job
     assert [row["id"] for row in merged(house, job) if row["error"]] == [5], "a retry that has not ended is left out"
     enqueue(first.job, house.state, house.broker)
     with failing(lambda n: n == 5):
         finished(house, first.job)
-    assert accept_retry(job, first.job.output, house.storage, house.settings).found is Found.ENDED
+    assert accept_retry(job, first.job.output, house.submitter, house.settings).found is Found.ENDED
     second, _ = retried(house, job)
     assert second.output == f"{tmp_path}/out-retry-2/"
     assert [row["error"] for row in merged(house, job)] == [None] * 10
@@ -230,7 +231,7 @@ def test_a_retry_has_a_location_of_its_own(house: House, classifier: Path, tmp_p
     other = house.run(spec_for(classifier, str(file), f"{tmp_path}/other"))
     for output in (job.output, f"{tmp_path}/other", str(tmp_path / "in")):
         with pytest.raises(SpecError):
-            accept_retry(job, output, house.storage, house.settings)
+            accept_retry(job, output, house.submitter, house.settings)
     retry, _ = retried(house, job)
     with pytest.raises(SpecError, match=f"which retries job {job.id}"):
         house.submit(spec.model_copy(update={"output": retry.spec.output}))
@@ -262,7 +263,7 @@ def test_any_tree_of_retries_reads_as_one(house: House, classifier: Path, tmp_pa
             expected[row["id"]] = (current.id, row["error"] is not None)
 
     def retry(parent: AcceptedJob, share: float, lost: float) -> AcceptedJob:
-        made = accept_retry(parent, None, house.storage, house.settings).job
+        made = accept_retry(parent, None, house.submitter, house.settings).job
         enqueue(made, house.state, house.broker)
         before = dict(expected)
         run(made, share, lost)

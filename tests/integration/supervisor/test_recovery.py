@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import redis
 
-from jobs.control.build_manifest import make_manifest
+from jobs.control.build_manifest import build_manifest
 from jobs.control.controller import Control
 from jobs.settings import Settings
 from jobs.state.jobs import Jobs
 from jobs.state.shards import Shards
 from jobs.storage import Storage
-from jobs.storage.catalog import find_in_catalog, not_marked
-from jobs.submission.accept import enqueue
+from jobs.storage.catalog import Catalog
+from jobs.submission.accept import Submitter, enqueue
 from jobs.supervisor.recovery import Standing, rebuild, rebuild_if_new, unfinished
 from schemas.errors import Transient
 from schemas.job import AcceptedJob
@@ -31,7 +31,7 @@ def submit(house: House, classifier: Path, texts: Path, output: str = "out") -> 
 
 
 def rebuilt(house: House) -> dict[str, Standing]:
-    return {seen.id: seen.standing for seen in rebuild(house.state, house.broker, house.storage, house.settings)}
+    return {seen.id: seen.standing for seen in rebuild(house.state, house.broker, house.catalog)}
 
 
 def files(job: AcceptedJob) -> dict[str, int]:
@@ -62,7 +62,7 @@ def test_redis_lost_before_the_end(house: House, classifier: Path, texts: Path, 
     assert rebuilt(house) == {job.id: Standing.KNOWN}, "twice does no harm"
     go_on(house, job)
     assert before.items() <= files(job).items()
-    assert list(not_marked(house.storage, house.settings.catalog_uri)) == []
+    assert list(house.catalog.not_marked()) == []
 
 
 def test_redis_lost_between_the_manifest_and_its_end_in_redis(
@@ -78,7 +78,7 @@ def test_redis_lost_between_the_manifest_and_its_end_in_redis(
 
     with monkeypatch.context() as broken:
         broken.setattr(Jobs, "finish", flushed)
-        broken.setattr("jobs.control.controller.mark_ended", lambda *args: None)
+        broken.setattr(Catalog, "mark_ended", lambda *args: None)
         house.finish(job)
     before = files(job)
     assert rebuilt(house) == {job.id: Standing.ENDED}
@@ -94,7 +94,7 @@ def test_an_end_that_cannot_be_marked_is_an_end(
         raise Transient("S3 is slow today")
 
     with monkeypatch.context() as broken:
-        broken.setattr("jobs.control.controller.mark_ended", away)
+        broken.setattr(Catalog, "mark_ended", away)
         manifest = house.run(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
     assert house.state.jobs.status(manifest.job) is JobStatus.SUCCEEDED
     assert rebuilt(house) == {manifest.job: Standing.ENDED}
@@ -220,7 +220,7 @@ def test_what_cannot_be_rebuilt_stands_in_nobody_s_way(
     Path(gone.output, "_job.json").unlink()
     Path(broken.output, "_job.json").write_text("{}")
     (catalog / "jobs" / f"{alien.id}.json").write_text("[]")
-    pointer = find_in_catalog(second.id, house.storage, str(catalog))
+    pointer = house.catalog.find(second.id)
     assert pointer is not None
     (catalog / "jobs" / f"{second.id}.json").write_text(
         pointer.model_copy(update={"output": good.output}).model_dump_json()
@@ -234,7 +234,7 @@ def test_what_cannot_be_rebuilt_stands_in_nobody_s_way(
         second.id: Standing.NEVER_ACCEPTED,
     }
     assert house.state.epoch.is_whole()
-    assert second.id not in list(not_marked(house.storage, str(catalog))), "the location is the other's for good"
+    assert second.id not in list(house.catalog.not_marked()), "the location is the other's for good"
 
     house.state._redis.flushall()
     read = Storage.read
@@ -247,20 +247,20 @@ def test_what_cannot_be_rebuilt_stands_in_nobody_s_way(
     with monkeypatch.context() as slow:
         slow.setattr(Storage, "read", away)
         with pytest.raises(Transient, match="the storage of 1 jobs is away"):
-            rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
+            rebuild_if_new(house.state, house.broker, house.catalog, house.settings, "me")
     assert not house.state.epoch.is_whole(), "so that it is tried again"
-    rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
+    rebuild_if_new(house.state, house.broker, house.catalog, house.settings, "me")
     assert house.state.jobs.active() == [good.id]
 
 
 def test_a_new_redis_is_known_by_what_it_lacks(house: House, classifier: Path, texts: Path) -> None:
     assert not house.state.epoch.is_whole()
-    rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
+    rebuild_if_new(house.state, house.broker, house.catalog, house.settings, "me")
     assert house.state.epoch.is_whole()
     house.state._redis.set("nightshift:epoch", "another server's")
     assert not house.state.epoch.is_whole(), "restarted, from a snapshot perhaps"
     submit(house, classifier, texts)
-    found = rebuild(house.state, house.broker, house.storage, house.settings)
+    found = rebuild(house.state, house.broker, house.catalog)
     next(found)
     house.state._redis.flushall()
     assert list(found) == []
@@ -271,22 +271,16 @@ def test_one_rebuilds_at_a_time(house: House, classifier: Path, texts: Path) -> 
     job = submit(house, classifier, texts)
     house.state._redis.flushall()
     assert house.state.locks.take("rebuild", "other", 60)
-    rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
+    rebuild_if_new(house.state, house.broker, house.catalog, house.settings, "me")
     assert house.state.jobs.status(job.id) is None
     house.state.locks.release("rebuild", "other")
-    rebuild_if_new(house.state, house.broker, house.storage, house.settings, "me")
+    rebuild_if_new(house.state, house.broker, house.catalog, house.settings, "me")
     assert house.state.jobs.status(job.id) is JobStatus.PLANNING
 
 
-def test_jobs_of_commands_of_their_own_are_not_a_deployment_s(
-    house: House, settings: Settings, classifier: Path, texts: Path
-) -> None:
-    from jobs.submission.accept import accept
-    from jobs.submission.validate import validate
-
-    alone = settings.model_copy(update={"redis_url": None})
-    spec = spec_for(classifier, str(texts), f"{texts.parent.parent}/out")
-    job = accept(validate(spec, house.storage, alone), house.storage, alone).job
+def test_jobs_of_commands_of_their_own_are_not_a_deployment_s(house: House, classifier: Path, texts: Path) -> None:
+    house.submitter = Submitter(house.catalog, embedded=True)
+    job = house.accept(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
     assert rebuilt(house) == {job.id: Standing.EMBEDDED}
     assert house.state.jobs.active() == []
 
@@ -297,8 +291,8 @@ def test_a_plan_under_way_when_redis_is_lost_stands(
     job = submit(house, classifier, texts)
     plan = Control._plan
 
-    def flushed(control: Control, accepted: AcceptedJob) -> Any:
-        size = plan(control, accepted)
+    def flushed(control: Control, *args: Any) -> Any:
+        size = plan(control, *args)
         house.state._redis.flushall()
         return size
 
@@ -347,10 +341,10 @@ def test_an_end_that_redis_was_lost_under_is_not_written(
     def lost(*args: Any) -> Any:
         house.state._redis.flushall()
         rebuilt(house)
-        return make_manifest(*args)
+        return build_manifest(*args)
 
     with monkeypatch.context() as broken:
-        broken.setattr("jobs.control.controller.make_manifest", lost)
+        broken.setattr("jobs.control.controller.build_manifest", lost)
         house.control.finish_job(job.id, job.output)
     assert not Path(job.output, MANIFEST).exists()
     go_on(house, job)
@@ -363,15 +357,15 @@ def raw(house: House) -> "redis.Redis":
 
 
 def test_listings_are_compared_in_order(house: House, tmp_path: Path) -> None:
-    storage, catalog = Storage(), f"{tmp_path}/catalog"
+    catalog = Catalog(f"{tmp_path}/catalog", Storage())
     ids = [f"20261120-03150{n}-abcdef" for n in range(10)]
     for id in ids:
-        storage.create(f"{catalog}/jobs/{id}.json", b"{}", "me")
+        catalog.storage.create(f"{catalog.uri}/jobs/{id}.json", b"{}", "me")
     for id in [ids[0], ids[4], ids[5], "20261120-031504-zzzzzz", ids[9]]:
-        storage.create(f"{catalog}/ended/{id}.json", b"{}", "me")
-    assert list(not_marked(storage, catalog)) == [ids[n] for n in (1, 2, 3, 6, 7, 8)]
-    assert [seen.standing for seen in unfinished(storage, catalog)] == [Standing.UNREADABLE] * 6
-    assert list(not_marked(storage, f"{tmp_path}/none")) == []
+        catalog.storage.create(f"{catalog.uri}/ended/{id}.json", b"{}", "me")
+    assert list(catalog.not_marked()) == [ids[n] for n in (1, 2, 3, 6, 7, 8)]
+    assert [seen.standing for seen in unfinished(catalog)] == [Standing.UNREADABLE] * 6
+    assert list(Catalog(f"{tmp_path}/none", Storage()).not_marked()) == []
 
 
 def test_enqueueing_at_once_enters_a_job_once(house: House, classifier: Path, texts: Path) -> None:

@@ -13,10 +13,9 @@ from standardwebhooks import Webhook
 
 from jobs.settings import Settings
 from jobs.state import State
-from jobs.storage.catalog import is_marked
 from jobs.supervisor.recovery import Standing, rebuild
 from jobs.supervisor.sweep import sweep
-from jobs.webhooks import signing
+from jobs.webhooks import policy, signing
 from jobs.webhooks.delivery import Notifier
 from jobs.webhooks.ssrf_safe_post import post
 from schemas.errors import Permanent, ServiceUnavailable, SpecError, Transient
@@ -89,7 +88,7 @@ def cancelled(house: House, classifier: Path, source: Path, url: str, output: st
 
 
 def settled(house: House, job: AcceptedJob) -> Callable[[], bool]:
-    return lambda: is_marked(job.id, house.storage, house.settings.catalog_uri) and not house.state.webhooks.waiting()
+    return lambda: house.catalog.is_marked(job.id) and not house.state.webhooks.waiting()
 
 
 def swept(house: House, job: AcceptedJob) -> Callable[[], bool]:
@@ -115,7 +114,7 @@ def test_a_job_that_ends_is_told_of(house: House, classifier: Path, source: Path
         spec = spec_for(classifier, str(source), f"{source.parent.parent}/out/", notify=receiver.url)
         spec = spec.model_copy(update={"labels": {"tenant": "search"}})
         manifest = house.run(spec)
-        wait_for("the webhook is settled", lambda: is_marked(manifest.job, house.storage, house.settings.catalog_uri))
+        wait_for("the webhook is settled", lambda: house.catalog.is_marked(manifest.job))
     assert len(receiver.taken) == 1
     said = checked(receiver.taken[0])
     assert (said["event"], said["job"], said["status"], said["rows"]) == ("job.ended", manifest.job, "succeeded", 2)
@@ -194,15 +193,15 @@ def test_redis_lost_with_a_webhook_due(
             house.finish(job)
         house.state._redis.flushall()
         for _ in range(2):
-            found = list(rebuild(house.state, house.broker, house.storage, house.settings))
+            found = list(rebuild(house.state, house.broker, house.catalog))
             assert [seen.standing for seen in found] == [Standing.UNTOLD]
         assert house.state.webhooks.take_due(60) == [(job.id, job.output)]
         house.control.notify_job(job.id, job.output)
         wait_for("the webhook is settled", settled(house, job))
-        assert list(rebuild(house.state, house.broker, house.storage, house.settings)) == []
+        assert list(rebuild(house.state, house.broker, house.catalog)) == []
         house.control.notify_job(job.id, job.output)
         house.state.webhooks.add(job.id, job.output)  # by a rebuilding that began before
-        Notifier(house.settings, house.state, house.storage).deliver(job.id, job.output)
+        Notifier(house.settings, house.state, house.catalog).deliver(job.id, job.output)
         assert not house.state.webhooks.waiting()
     assert len(receiver.taken) == 1
 
@@ -218,7 +217,7 @@ def test_redis_away_puts_it_off(house: House, classifier: Path, source: Path, mo
 
     monkeypatch.setattr("jobs.state.webhook_queue.WebhookQueue.begin", away)
     with pytest.raises(ServiceUnavailable):
-        Notifier(house.settings, house.state, house.storage).deliver(job.id, job.output)
+        Notifier(house.settings, house.state, house.catalog).deliver(job.id, job.output)
     assert house.state.webhooks.waiting() == 1
 
 
@@ -228,7 +227,7 @@ def test_no_private_address_is_asked(house: House, classifier: Path, source: Pat
         closed = Settings.read(notify_networks=[])
         port = receiver.url.split(":")[2].split("/")[0]
         with pytest.raises(SpecError, match="no public address"):
-            signing.check_notify(receiver.url, closed)
+            policy.check_notify(receiver.url, closed)
         for url in (receiver.url, f"http://localhost:{port}/"):
             with pytest.raises(Permanent, match="no public address"):
                 post(url, b"{}", {}, 2, closed.notify_networks)
@@ -295,7 +294,7 @@ def test_a_deployment_sends_it_from_the_control_process(
         assert state.jobs.cancel(id)
         with worker(tmp_path / "worker.log", "--groups", "control"):
             wait_for("the webhook was taken", lambda: len(receiver.taken) == 2)
-            wait_for("it is settled", lambda: is_marked(id, house.storage, house.settings.catalog_uri))
+            wait_for("it is settled", lambda: house.catalog.is_marked(id))
     assert [checked(taken)["job"] for taken in receiver.taken] == [id, id]
     log = (tmp_path / "worker.log").read_text()
     assert "webhook_failed" in log

@@ -1,4 +1,4 @@
-"""Looks at jobs, gathered; and the lanes in which requests are answered."""
+"""Queries of progress, coalesced; and the thread pools in which requests are answered."""
 
 import asyncio
 import threading
@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.api.auth import LOCAL
-from jobs.api.progress_coalescer import Looks, Seen
-from jobs.api.thread_pools import Lanes
+from jobs.api.progress_coalescer import ProgressCoalescer, Seen
+from jobs.api.thread_pools import ThreadPools
 
 NOBODY: Seen = (None, True)
 AWAY: Seen = (None, False)
@@ -30,11 +30,11 @@ class Slow:
         return self._answer(jobs)
 
 
-async def first_and_then(slow: Slow, looks: Looks, jobs: Sequence[str]) -> list[Any]:
-    """A look, and while it is under way these; what all of them found."""
-    first = asyncio.create_task(looks.at("first"))
+async def first_and_then(slow: Slow, coalescer: ProgressCoalescer, jobs: Sequence[str]) -> list[Any]:
+    """Ask for one job, and while that query is under way for these. Return what all of them got."""
+    first = asyncio.create_task(coalescer.of("first"))
     assert await asyncio.to_thread(slow.begun.wait, 30)
-    others = [asyncio.create_task(looks.at(job)) for job in jobs]
+    others = [asyncio.create_task(coalescer.of(job)) for job in jobs]
     await asyncio.sleep(0)  # each of them has begun to wait
     slow.go.set()
     return await asyncio.gather(first, *others, return_exceptions=True)
@@ -44,23 +44,23 @@ def run(scene: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(scene, 60))
 
 
-def test_looks_that_wait_are_one_question() -> None:
+def test_requests_that_wait_are_one_query() -> None:
     slow = Slow(lambda jobs: [NOBODY] * len(jobs))
-    found = run(first_and_then(slow, Looks(slow), ["a", "b", "a", "first", "c"]))
+    found = run(first_and_then(slow, ProgressCoalescer(slow), ["a", "b", "a", "first", "c"]))
     assert found == [NOBODY] * 6
-    assert slow.asked == [["first"], ["a", "b", "first", "c"]], "a look under way is too old for who comes later"
+    assert slow.asked == [["first"], ["a", "b", "first", "c"]], "a query under way is too old for later requests"
 
 
-def test_a_question_has_an_end() -> None:
+def test_a_query_has_an_end() -> None:
     slow = Slow(lambda jobs: [NOBODY] * len(jobs))
     jobs = [str(number) for number in range(250)]
-    assert run(first_and_then(slow, Looks(slow), jobs)) == [NOBODY] * 251
+    assert run(first_and_then(slow, ProgressCoalescer(slow), jobs)) == [NOBODY] * 251
     assert [len(asked) for asked in slow.asked] == [1, 100, 100, 50]
 
 
 def test_all_that_wait_learn_at_once_that_redis_is_away() -> None:
     slow = Slow(lambda jobs: [AWAY] * len(jobs))
-    assert run(first_and_then(slow, Looks(slow), ["a", "b"])) == [AWAY] * 3
+    assert run(first_and_then(slow, ProgressCoalescer(slow), ["a", "b"])) == [AWAY] * 3
     assert slow.asked == [["first"]]
 
 
@@ -71,17 +71,17 @@ def test_a_fault_is_for_those_who_asked() -> None:
         return [NOBODY] * len(jobs)
 
     slow = Slow(answer)
-    first, other = run(first_and_then(slow, Looks(slow), ["a"]))
+    first, other = run(first_and_then(slow, ProgressCoalescer(slow), ["a"]))
     assert isinstance(first, ZeroDivisionError)
     assert other == NOBODY
 
 
-def test_nobody_looks_behind_submissions() -> None:
+def test_progress_does_not_wait_behind_submissions() -> None:
     async def scene() -> str:
-        lanes, go = Lanes(), threading.Event()
-        submissions = [asyncio.create_task(lanes.run("submit", LOCAL, lambda: go.wait(30))) for _ in range(100)]
+        pools, go = ThreadPools(), threading.Event()
+        submissions = [asyncio.create_task(pools.run("submit", LOCAL, lambda: go.wait(30))) for _ in range(100)]
         try:
-            return await lanes.run("look", LOCAL, lambda: "seen")
+            return await pools.run("quick", LOCAL, lambda: "seen")
         finally:
             go.set()
             assert all(await asyncio.gather(*submissions))
@@ -101,10 +101,10 @@ def test_a_tenant_with_a_quota_submits_one_job_after_the_other() -> None:
         return alone
 
     async def scene() -> list[bool]:
-        lanes = Lanes()
-        submissions = [asyncio.create_task(lanes.run("submit", who, submit)) for _ in range(10)]
+        pools = ThreadPools()
+        submissions = [asyncio.create_task(pools.run("submit", who, submit)) for _ in range(10)]
         try:
-            while lanes.of("submit", who).statistics().tasks_waiting < 9:
+            while pools.of("submit", who).statistics().tasks_waiting < 9:
                 await asyncio.sleep(0)
         finally:
             go.set()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.planning.planner import Limits
-from jobs.submission.retry import MOST_SLICES, Piece, cut, rows_of
+from jobs.planning.retry_planner import MOST_SLICES, UndoneSlice, cut, rows_of
 from schemas.plan import NO_ROW_GROUP, OBJECT, Shard, Slice
 
 
@@ -53,11 +53,12 @@ def test_consecutive_rows_are_one_slice() -> None:
     st.integers(1, 150),
 )
 def test_slices_are_cut_into_shards(sizes: list[tuple[int, int]], rows: int, size: int) -> None:
-    pieces = [
-        Piece(part(f"f{n}", 0 if count else NO_ROW_GROUP, 0, count), bytes) for n, (count, bytes) in enumerate(sizes)
+    undone = [
+        UndoneSlice(part(f"f{n}", 0 if count else NO_ROW_GROUP, 0, count), bytes)
+        for n, (count, bytes) in enumerate(sizes)
     ]
-    found = list(cut(pieces, Limits(rows, size)))
-    assert [s for shard in found for s in shard.slices] == [piece.slice for piece in pieces]
+    found = list(cut(undone, Limits(rows, size)))
+    assert [s for shard in found for s in shard.slices] == [one.slice for one in undone]
     assert [shard.shard for shard in found] == list(range(len(found)))
     for shard in found:
         assert shard.rows == sum(s.rows for s in shard.slices)
@@ -66,5 +67,5 @@ def test_slices_are_cut_into_shards(sizes: list[tuple[int, int]], rows: int, siz
 
 
 def test_rows_that_stand_apart_are_not_too_many_for_a_shard() -> None:
-    pieces = [Piece(part("f", 0, 2 * n, 1, 2 * n), 1) for n in range(2 * MOST_SLICES + 1)]
-    assert [len(shard.slices) for shard in cut(pieces, Limits(10**6, 10**9))] == [MOST_SLICES, MOST_SLICES, 1]
+    undone = [UndoneSlice(part("f", 0, 2 * n, 1, 2 * n), 1) for n in range(2 * MOST_SLICES + 1)]
+    assert [len(shard.slices) for shard in cut(undone, Limits(10**6, 10**9))] == [MOST_SLICES, MOST_SLICES, 1]

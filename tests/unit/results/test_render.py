@@ -17,10 +17,10 @@ from PIL import Image
 from jobs.cli.results import results
 from jobs.results.drawing import ALARM, COLOURS, LONGEST, PAPER, colour_of, original
 from jobs.results.render import render
-from jobs.results.source_media import Originals
+from jobs.results.source_media import SourceMedia
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.job_folder import read_job
+from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import new_job
 from schemas.errors import NotFound, SpecError
 from schemas.job import AcceptedJob, JobSpec, ResolvedModel, parse_spec
@@ -168,11 +168,11 @@ def test_a_task_over_text_has_nothing_to_draw(tmp_path: Path) -> None:
     assert error.value.problems[0].field == "render"
     spec = spec_of("text-classification", tmp_path, tmp_path / "in.parquet")
     with pytest.raises(SpecError):
-        Originals(new_job(spec, ResolvedModel(source="m", kind="local", revision="1")), Storage(), Settings.read())
+        SourceMedia(new_job(spec, ResolvedModel(source="m", kind="local", revision="1")), Storage(), Settings.read())
 
 
 def job_at(output: str) -> AcceptedJob:
-    job = read_job(output, Storage())
+    job = JobFolder(output, Storage()).read_job()
     assert job is not None
     return job
 
@@ -208,7 +208,7 @@ def as_objects(images: list[bytes], folder: Path) -> tuple[Path, dict[str, Any]]
 
 
 @pytest.mark.parametrize("stored", [as_structs, as_bytes, as_uris, as_objects])
-def test_originals_of_a_job(
+def test_source_media_of_a_job(
     stored: Callable[[list[bytes], Path], tuple[Path, dict[str, Any]]], settings: Settings, tmp_path: Path
 ) -> None:
     images = [encoded(picture(40, 30, seed)) for seed in range(7)]
@@ -216,19 +216,19 @@ def test_originals_of_a_job(
     spec = spec_of("object-detection", make_detector(tmp_path / "model"), uri, **changes)
     House(settings).run(spec)
     rows = read_output(f"{tmp_path}/out")
-    fetch = Originals(job_at(f"{tmp_path}/out"), Storage(), settings)
+    fetch = SourceMedia(job_at(f"{tmp_path}/out"), Storage(), settings)
     assert [fetch(made) for made in rows] == images
     assert [fetch(rows[number]) for number in (5, 1, 1, 4)] == [images[number] for number in (5, 1, 1, 4)]
     with pytest.raises(NotFound):
         fetch(rows[0] | {"source_row": 99, "source_uri": rows[0]["source_uri"].replace("photos/0", "photos/99")})
 
 
-def test_originals_are_those_that_the_jobs_submitter_may_read(settings: Settings, tmp_path: Path) -> None:
+def test_source_media_are_those_that_the_jobs_submitter_may_read(settings: Settings, tmp_path: Path) -> None:
     uri, changes = as_uris([encoded(picture(40, 30))], tmp_path)
     House(settings).run(spec_of("object-detection", make_detector(tmp_path / "model"), uri, **changes))
     job = job_at(f"{tmp_path}/out").model_copy(update={"allowed_inputs": ("s3://another/",)})
     with pytest.raises(SpecError, match="outside"):
-        Originals(job, Storage(), settings)(read_output(f"{tmp_path}/out")[0])
+        SourceMedia(job, Storage(), settings)(read_output(f"{tmp_path}/out")[0])
 
 
 def test_the_command_draws_a_jobs_first_rows(settings: Settings, tmp_path: Path) -> None:
@@ -238,6 +238,6 @@ def test_the_command_draws_a_jobs_first_rows(settings: Settings, tmp_path: Path)
     look = tmp_path / "deep" / "look"
     done = CliRunner().invoke(results, [f"{tmp_path}/out", "--render", "10", str(look)], catch_exceptions=False)
     assert done.exit_code == 0
-    assert [Path(line) for line in done.output.split()] == [look / f"{number:05d}.png" for number in range(4)]
+    assert [Path(line) for line in done.stdout.split()] == [look / f"{number:05d}.png" for number in range(4)]
     assert all(np.asarray(Image.open(file)).shape == (480, 720, 3) for file in sorted(look.iterdir())[:3])
     assert CliRunner().invoke(results, [f"{tmp_path}/out", "--render", "0", str(look)]).exit_code == 2

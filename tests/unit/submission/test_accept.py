@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, tzinfo
 
 import pytest
 
-from jobs.api.job_index import JOB_ID
+from jobs.storage.catalog import JOB_ID
 from jobs.submission.accept import new_job_id
 
 

@@ -6,7 +6,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs.settings import Settings
-from jobs.webhooks import signing
+from jobs.webhooks import policy, signing
 from jobs.webhooks.ssrf_safe_post import check_literal, resolved
 from schemas.errors import Permanent, SpecError, Transient
 
@@ -91,15 +91,15 @@ def test_a_setting_that_is_no_network_is_refused() -> None:
 def test_a_job_may_not_ask_for_every_url(url: str, said: str) -> None:
     settings = Settings.read(notify_secret="s", notify_hosts=["hooks.example.com", "10.*", "9.9.9.9"])
     with pytest.raises(SpecError, match=said) as refused:
-        signing.check_notify(url, settings)
+        policy.check_notify(url, settings)
     assert "pass-word" not in refused.value.message
-    signing.check_notify("https://Hooks.Example.com:8443/a?b", settings)
-    signing.check_notify("http://9.9.9.9/", settings)
+    policy.check_notify("https://Hooks.Example.com:8443/a?b", settings)
+    policy.check_notify("http://9.9.9.9/", settings)
 
 
 def test_without_a_key_nothing_is_promised() -> None:
     with pytest.raises(SpecError, match="NOTIFY_SECRET"):
-        signing.check_notify("https://hooks.example.com/", Settings.read())
+        policy.check_notify("https://hooks.example.com/", Settings.read())
 
 
 def test_a_signature_is_that_of_standard_webhooks() -> None:
@@ -135,6 +135,6 @@ def test_a_signature_holds_for_its_id_time_body_and_key_alone() -> None:
 
 def test_waits_grow_and_end() -> None:
     settings = Settings.read()
-    waits = [signing.next_try_s(tries, settings, jitter=1) for tries in range(1, 9)]
+    waits = [policy.next_try_s(tries, settings, jitter=1) for tries in range(1, 9)]
     assert waits == [10, 30, 90, 270, 810, 2430, 3600, None]
-    assert all(8 <= (signing.next_try_s(1, settings) or 0) <= 12 for _ in range(100))
+    assert all(8 <= (policy.next_try_s(1, settings) or 0) <= 12 for _ in range(100))

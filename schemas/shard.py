@@ -1,1 +1,0 @@
-from schemas.plan import ShardOrder as ShardOrder
