@@ -1,4 +1,4 @@
-"""Causal language models: loading them, and prompts as ids."""
+"""Load causal language models, and encode prompts for them as token ids."""
 
 import copy
 from collections.abc import Sequence
@@ -17,16 +17,17 @@ from workers.text.encode import groups, max_tokens
 
 @dataclass(frozen=True)
 class Causal(Loaded):
-    """A causal language model. `own` is its generation configuration; the model's is emptied of all but token ids.
+    """A causal language model. `own` is its generation configuration.
 
-    That is because `generate` would fill in from there what a call leaves open.
+    In the model itself, the configuration keeps only its token ids, since `generate` would fill in from there what a
+    call leaves open.
     """
 
     own: GenerationConfig
 
 
 def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causal:
-    """The model and its tokenizer. Raises Permanent (`model`) where they don't load."""
+    """Load the model and its tokenizer. Raise Permanent (code `model`) if they don't load."""
     model = load_model(AutoModelForCausalLM, folder, device, dtype)
     tokenizer = load_tokenizer(folder)
     own: Any = copy.deepcopy(model.generation_config)
@@ -37,7 +38,7 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
 
 
 class Prompts:
-    """Encodes prompts: the special tokens that the tokenizer puts before a text, and none behind it."""
+    """Encodes prompts, with the special tokens that the tokenizer puts before a text but without those after it."""
 
     def __init__(self, loaded: Causal) -> None:
         self._tokenizer = loaded.processor
@@ -47,7 +48,7 @@ class Prompts:
         self._begin = own.bos_token_id if own.bos_token_id is not None else tokenizer.bos_token_id
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, whatever their number."""
+        """Return the ids of each text, without a limit on their number."""
         found: list[list[int]] = []
         for group in groups(texts, len):
             bare = self.bare(group)
@@ -55,16 +56,16 @@ class Prompts:
         return found
 
     def bare(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, special tokens only where the text itself has them."""
+        """Return the ids of each text, without special tokens unless the text itself has them."""
         ids: list[list[int]] = self._tokenizer(
             list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
         return ids
 
     def cut(self, ids: list[int], room: int | None) -> list[int]:
-        """The ids, those nearest the end where there are more than `room`. Those before any text stay.
+        """Return the ids, cut at the start to at most `room`. The special tokens before any text stay.
 
-        Raises RecordError (`no_tokens`) where there is none, and the model has none that begins a text.
+        Raise RecordError (`no_tokens`) if there are no ids and the model has no token that begins a text.
         """
         if not ids and self._begin is None:
             raise RecordError("no_tokens", "the prompt is empty, and the model has no token that begins a text")
@@ -76,7 +77,7 @@ class Prompts:
 
 
 def _tokens_before(tokenizer: Any) -> list[int]:
-    """The special tokens that the tokenizer puts before a text."""
+    """Return the special tokens that the tokenizer puts before a text."""
     whole = tokenizer("a")["input_ids"]
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = (start for start in range(len(whole)) if whole[start : start + len(bare)] == bare)
@@ -85,10 +86,10 @@ def _tokens_before(tokenizer: Any) -> list[int]:
 
 
 def left_padded(loaded: Loaded, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ids, padded on the left, and their attention mask: both int64 of shape (rows, longest) on the device.
+    """Return the ids, padded on the left, and their attention mask, both int64 of shape (rows, longest) on the device.
 
-    The mask is given even where nothing is padded: without one, Transformers would take a padding token written in a
-    text for padding. What fills the gaps is not read, so that a model without a padding token needs none.
+    There is a mask even if nothing is padded. Without it, Transformers would take a padding token written in a text for
+    padding. The ids used as padding are not read, so a model needs no padding token.
     """
     longest = max(map(len, rows))
     fill = loaded.processor.pad_token_id or 0

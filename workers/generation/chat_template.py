@@ -1,4 +1,4 @@
-"""Conversations: a list of messages through the tokenizer's chat template, as TextGenerationPipeline does it."""
+"""Render a conversation, a list of messages, by the tokenizer's chat template, as TextGenerationPipeline does."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,11 @@ from schemas.errors import Permanent, RecordError
 
 
 def rendered(tokenizer: Any, messages: Sequence[Any]) -> str:
-    """What the model reads of a conversation, special tokens included. A last message of the assistant is left open.
+    """Return a conversation as the text that the model reads, special tokens included.
 
-    Raises Permanent (`model`) where the tokenizer has no template, RecordError (`bad_messages`) where there is no
-    message, one lacks its role or content, or the template refuses them.
+    If the last message is the assistant's, it is left open. Raise Permanent (`model`) if the tokenizer has no template.
+    Raise RecordError (`bad_messages`) if there is no message, one lacks its role or content, or the template refuses
+    them.
     """
     if tokenizer.chat_template is None:
         raise Permanent(

@@ -1,7 +1,8 @@
-"""Decoding: many prompts through `generate`, in rounds, so that a text that has ended stops costing.
+"""Generate for many prompts at once, in rounds, so that a text that has ended costs nothing more.
 
 Each prompt gets the tokens that it would get alone. A round ends when a quarter of its texts have ended; the others go
-on from the same cache in the next. What can't be padded, or cut out of a batch, goes with prompts of its own length.
+on from the same cache in the next round. If a model's prompts can't be padded, or cut out of a batch, only prompts of
+equal length go together.
 """
 
 import copy
@@ -38,9 +39,9 @@ from workers.handler import Loaded
 #: The name of the cache: an argument of `generate` and of a model, and a field of what `generate` returns. Transformers
 #: 5.24 calls it `cache` and warns of the earlier `past_key_values`.
 CACHE = "cache" if "cache" in {field.name for field in fields(GenerateDecoderOnlyOutput)} else "past_key_values"
-#: Of a round's texts this share ends it.
+#: A round ends when this share of its texts have ended.
 ENDED = 0.25
-#: What counts tokens from the beginning of the padded row, or reads them there.
+#: The options of `generate` that count tokens from the start of the padded row, or read them there.
 _COUNTING = (
     "min_length",
     "min_new_tokens",
@@ -52,8 +53,8 @@ _COUNTING = (
     "guidance_scale",
     "watermarking_config",
 )
-#: What isn't a model's to say: the cache that rounds go on from, a time limit, outputs that nobody reads, and what is
-#: done here in another way.
+#: The options that a model may not set: the cache that rounds go on from, a time limit, outputs that aren't read, and
+#: whatever is done here in another way.
 _SETTLED: dict[str, Any] = {
     "do_sample": False,
     "return_dict_in_generate": True,
@@ -63,7 +64,7 @@ _SETTLED: dict[str, Any] = {
     "token_healing": False,
 } | dict.fromkeys(("cache_implementation", "cache_config", "max_time", "stop_strings", "prefill_chunk_size"))
 _UNREAD = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
-#: What samples, in the order in which `generate` has them, and the values that change nothing.
+#: The options for sampling, in the order of `generate`, with the values that change nothing.
 _WARPERS: tuple[tuple[str, Callable[[Any], LogitsProcessor], float], ...] = (
     ("temperature", TemperatureLogitsWarper, 1.0),
     ("top_k", TopKLogitsWarper, 0),
@@ -77,7 +78,7 @@ _WARPERS: tuple[tuple[str, Callable[[Any], LogitsProcessor], float], ...] = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to go on from, at most how many tokens to generate, and the seed of what is drawn."""
+    """The ids to go on from, the most tokens to generate, and the seed of the random draws."""
 
     ids: list[int]
     limit: int
@@ -85,7 +86,7 @@ class Prompt:
 
 
 class Decoder:
-    """Generates by one configuration. A sampling one draws by each prompt's seed."""
+    """Generates by one configuration. If it samples, the draws depend on each prompt's seed."""
 
     def __init__(self, loaded: Loaded, config: GenerationConfig, stops: Stops) -> None:
         self._loaded = loaded
@@ -101,9 +102,9 @@ class Decoder:
             self._config.pad_token_id = loaded.processor.pad_token_id or (self._ends or [0])[0]
 
     def run(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
-        """The generated ids of each prompt, int64 of shape (tokens,), up to its first end token and with it.
+        """Return the generated ids of each prompt, int64 of shape (tokens,), up to and including its first end token.
 
-        Where a stop string came first a few may follow it. NO_TOKEN is last where the scores were no numbers.
+        If a stop string came first, a few ids may follow it. If the scores were not finite numbers, NO_TOKEN is last.
         """
         alike: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for index, prompt in enumerate(prompts):
@@ -144,7 +145,7 @@ class Decoder:
     def _round(
         self, prompts: Sequence[Prompt], width: int, ids: torch.Tensor, mask: torch.Tensor, cache: Any
     ) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """The ids with those of this round behind them, the answers so far on the CPU, and the cache to go on from."""
+        """Return the ids with this round's ids appended, the answers so far on the CPU, and the cache to go on from."""
         limits = torch.tensor([prompt.limit for prompt in prompts], device=ids.device)
         config = copy.copy(self._config)
         config.max_new_tokens = int(limits.max()) + width - ids.shape[1]
@@ -165,7 +166,7 @@ class Decoder:
 
 
 class Enough(StoppingCriteria):
-    """Ends a round when `share` of its texts have ended: at an end token, their limit, a stop string, or broken."""
+    """Ends a round when `share` of its texts have ended: at an end token, a limit, a stop string or broken scores."""
 
     def __init__(
         self, limits: torch.Tensor, width: int, ends: Sequence[int], stops: Stops, broken: Broken, share: float
@@ -194,9 +195,10 @@ def _warpers(config: GenerationConfig) -> LogitsProcessorList:
 
 
 def pads(model: Any) -> bool:
-    """Whether prompts of several lengths go together: the model heeds a mask and has a cache that rows can leave.
+    """Return whether prompts of different lengths go together: the model heeds a mask, and its cache can drop rows.
 
-    XLNet's memory, for one, is attended to whole; a state that runs over the tokens runs over the padding too.
+    Counterexamples are XLNet, whose memory is attended to as a whole, and models whose state runs over the tokens, and
+    so over the padding too.
     """
     if CACHE not in signature(model.forward).parameters:
         return False

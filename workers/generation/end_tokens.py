@@ -1,4 +1,4 @@
-"""What all generation shares: where a text ends, and scores that are no numbers."""
+"""What does all generation share? Where a text ends, and what happens if scores are not finite numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,24 +8,24 @@ from transformers import LogitsProcessor
 
 from schemas.errors import RecordError
 
-#: In the place of a token whose scores were no numbers.
+#: Stands in place of a token whose scores were not finite numbers.
 NO_TOKEN = -1
 
 
 def end_tokens(generation: Any) -> list[int]:
-    """The ids that end a text, by a generation configuration, which may have none, one or several."""
+    """Return the ids that end a text by a generation configuration, which may have none, one or several."""
     ends = generation.eos_token_id
     return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 def until_end(row: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
-    """The ids, of shape (tokens,), without what follows the first of them that ends a text or is none."""
+    """Return the ids, of shape (tokens,), up to and including the first that is an end token or NO_TOKEN."""
     found = torch.isin(row, torch.tensor([*ends, NO_TOKEN], dtype=row.dtype)).nonzero()
     return row[: int(found[0]) + 1] if len(found) else row
 
 
 def generated(output: Sequence[int]) -> list[int]:
-    """The ids that a piece's output has. Raises RecordError (`not_finite`) where the model's scores were no numbers."""
+    """Return the ids in a piece's output. Raise RecordError (`not_finite`) if the model's scores were not finite."""
     tokens = [int(token) for token in output]
     if NO_TOKEN in tokens:
         raise not_finite()
@@ -37,7 +37,7 @@ def not_finite() -> RecordError:
 
 
 class Broken(LogitsProcessor):
-    """Remembers whose highest score was no finite number at some step: `rows`, bool. `each` is the beams of a row."""
+    """Marks in `rows` (bool) the rows whose highest score was not finite at some step. `each` is the beams per row."""
 
     def __init__(self, rows: int, each: int, device: torch.device) -> None:
         self.rows = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -48,7 +48,7 @@ class Broken(LogitsProcessor):
         return scores
 
     def marked(self, sequences: torch.Tensor) -> torch.Tensor:
-        """The ids, of shape (rows, tokens), on the CPU, with NO_TOKEN first in the rows that are broken."""
+        """Return the ids, of shape (rows, tokens), on the CPU, with NO_TOKEN first in each broken row."""
         sequences = sequences.clone()
         sequences[:, :1].masked_fill_(self.rows[:, None], NO_TOKEN)
         return sequences.cpu()

@@ -1,4 +1,4 @@
-"""What tasks of sequence to sequence share: a text with the model's prefix in, generated tokens and their text out.
+"""What do sequence-to-sequence tasks share? A text with the model's prefix goes in; generated tokens and text come out.
 
 Rules: the Text2TextGenerationPipeline of Transformers 4, pipelines/text2text_generation.py and pipelines/base.py there.
 """
@@ -21,19 +21,19 @@ from workers.models.load import load_model, load_tokenizer
 from workers.text.encode import encode, max_tokens, padded
 
 P = TypeVar("P", bound=SequenceParams)
-#: What that pipeline generates where neither job nor model says.
+#: The pipeline's defaults, used if neither the job nor the model sets them.
 DEFAULT_NEW_TOKENS = 256
 DEFAULT_BEAMS = 4
 _LENGTHS = ("max_length", "min_length", "max_new_tokens", "min_new_tokens")
 
 
 class SequenceToSequence(Handler[P]):
-    """A task says what goes before each text, and which generation parameters the model has for it."""
+    """The base of these tasks. A task sets the prefix of each text, and the model's generation parameters for it."""
 
     def __init__(
         self, loaded: Loaded, params: P, spec: JobSpec, prefix: str | None, defaults: dict[str, Any], **fixed: Any
     ) -> None:
-        """A prefix of None is the configuration's. `defaults` give way to the job's parameters, `fixed` do not."""
+        """A prefix of None means the configuration's. The job's parameters override `defaults`, but not `fixed`."""
         super().__init__(loaded, params, spec)
         self._prefix = (getattr(loaded.model.config, "prefix", None) or "") if prefix is None else prefix
         self._limit = max_tokens(loaded, None)
@@ -47,7 +47,7 @@ class SequenceToSequence(Handler[P]):
         own = model.generation_config
         own.do_sample, own.return_dict_in_generate, own.num_return_sequences = False, False, 1
         own.temperature = own.top_k = own.top_p = None
-        # `generate` fills in from here what a call leaves open, so that a limit must not stand under two names.
+        # `generate` fills in from here what a call leaves open, so a limit must not be set under two names.
         lengths = as_lengths({name: getattr(own, name) for name in _LENGTHS})
         for name in _LENGTHS:
             setattr(own, name, lengths.get(name))
@@ -63,9 +63,9 @@ class SequenceToSequence(Handler[P]):
         return [[Piece({"input_ids": p.inputs["input_ids"]}, p.cost, p.notes)] for p in pieces]
 
     def infer(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
-        """The generated ids of each piece, int64 of shape (tokens,), up to its first end token and with it.
+        """Return the generated ids of each piece, int64 of shape (tokens,), up to and including its first end token.
 
-        With beams only texts of one length are generated together: what padding changes in the last bits of a score can
+        With beams, only texts of one length are generated together. Padding changes the last bits of a score, which can
         tip the search's rule for stopping early, and with it a whole text.
         """
         groups: defaultdict[int, list[int]] = defaultdict(list)
@@ -78,7 +78,7 @@ class SequenceToSequence(Handler[P]):
 
     def _generate(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
         inputs = padded(self.loaded, pieces)
-        # Without one, `generate` would take a padding token that is written in a text for padding.
+        # Without a mask, `generate` would take a padding token written in a text for padding.
         inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
         broken = Broken(len(pieces), self._generation.num_beams, self.loaded.device)
         sequences = self.loaded.model.generate(
@@ -97,7 +97,7 @@ class SequenceToSequence(Handler[P]):
         }
 
     def _stopped(self, tokens: list[int]) -> bool:
-        """Whether the model ended the text. At the full length a model may have its end token forced upon it."""
+        """Return whether the model ended the text. At the full length, its end token may be a forced one."""
         if len(tokens) + 1 >= self._generation.max_length and self._generation.forced_eos_token_id is not None:
             return False
         return bool(tokens) and tokens[-1] in self._ends
@@ -106,9 +106,9 @@ class SequenceToSequence(Handler[P]):
 def generation_config(
     loaded: Loaded, params: SequenceParams, defaults: dict[str, Any], fixed: dict[str, Any]
 ) -> GenerationConfig:
-    """The model's own with `defaults`, the job's parameters and `fixed` written over it, and lengths that can be met.
+    """Return the model's configuration, overridden by `defaults`, the job's parameters and `fixed`, with valid lengths.
 
-    Raises Permanent (code `bad_params`) where `min_length` is more than may be generated.
+    Raise Permanent (code `bad_params`) if the job's `min_length` is more than may be generated.
     """
     own = loaded.model.generation_config
     given = {name: value for name, value in params.model_dump().items() if value is not None}
@@ -127,15 +127,15 @@ def generation_config(
     config: GenerationConfig = copy.deepcopy(own)
     lengths = {"max_length": longest, "min_length": min(shortest, longest)}
     for name, value in (wanted | lengths | {"do_sample": False}).items():
-        if hasattr(config, name):  # a job's languages, and whatever else a model's entry has, are none of its
+        if hasattr(config, name):  # skips a job's languages, and whatever else a model's entry has
             setattr(config, name, value)
     return config
 
 
 def as_lengths(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that are set; numbers of new tokens, which go first, as lengths: those count the decoder's start too.
+    """Return the values that are set, with numbers of new tokens, which take precedence, turned into lengths.
 
-    Length = new tokens + 1.
+    A length counts the decoder's start token too: length = new tokens + 1.
     """
     known = {name: value for name, value in values.items() if value is not None}
     for new, length in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
