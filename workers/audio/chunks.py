@@ -1,4 +1,4 @@
-"""Chunks: a stream of sound cut into overlapping pieces of one length, of which only the one in the making is held.
+"""Cut a stream of sound into overlapping chunks of one length, while holding only the chunk in progress.
 
 Rule: `chunk_iter` of Transformers' pipelines/automatic_speech_recognition.py, which cuts an array.
 """
@@ -11,9 +11,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Span:
-    """A chunk's samples in number: all of it, and those at its left and right that its neighbours answer for.
+    """A chunk's size in samples: its length, and the parts at its left and right that its neighbours answer for.
 
-    What is left of a clip's chunks without those is the clip, so that their sum is its length.
+    Without these parts the chunks make up the clip, so that the sum of `own` is the clip's length.
     """
 
     length: int
@@ -35,16 +35,16 @@ class Chunking:
 
     @classmethod
     def of(cls, size_s: float, stride_s: float, rate: int, align: int) -> "Chunking":
-        """Seconds as samples at `rate` Hz, both rounded to multiples of `align`."""
+        """Convert seconds to samples at `rate` Hz, both rounded to multiples of `align`."""
         return cls(round(size_s * rate / align) * align, round(stride_s * rate / align) * align)
 
     def cut(self, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Span]]:
-        """A clip's chunks from its consecutive blocks of samples; the last is as long as what is left."""
+        """Yield a clip's chunks from its consecutive blocks of samples. The last chunk has the remaining samples."""
         held = np.zeros(0, dtype=np.float32)
         left, first = 0, True
         for block in blocks:
             held = np.concatenate([held, block])
-            while len(held) > self.size:  # so that a chunk with nothing behind it is the last
+            while len(held) > self.size:  # so that a chunk with no samples after it is the last
                 yield held[: self.size], Span(self.size, left, self.stride, first)
                 held, left, first = held[self.size - 2 * self.stride :], self.stride, False
         if len(held):

@@ -1,6 +1,6 @@
-"""Clip: an encoded sound, and what it decodes to. How it is decoded is in workers/audio/decode.py.
+"""An encoded sound, and the samples that it decodes to. The decoding itself is in workers/audio/decode.py.
 
-Importing this raises Permanent (`missing_extra`) where the decoders aren't installed.
+To import this module raises Permanent (`missing_extra`) if the decoders aren't installed.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 from workers.audio.decode import decode
 
-#: Seconds of sound that a clip may have, where nothing else is set: four hours.
+#: The default for the most seconds of sound in a clip: four hours.
 MAX_SECONDS = 4 * 3600.0
 
 
@@ -22,16 +22,17 @@ class Clip:
     max_seconds: float = MAX_SECONDS
 
     def blocks(self, rate: int) -> Iterator[np.ndarray]:
-        """The clip from its start, float32 mono at `rate` Hz, as consecutive blocks of at most about five seconds.
+        """Return the clip from its start, float32 mono at `rate` Hz, as consecutive blocks of at most about 5 seconds.
 
-        Full scale is [-1, 1]; a lossy codec or a float file may go beyond it, and is not clipped. Decoded as one goes,
-        so of a long clip only a block is held; safe in threads. n samples at f Hz become n · rate / f, rounded half up.
+        Full scale is [-1, 1]; a lossy codec or a float file may go beyond it, and is not clipped. Blocks are decoded as
+        they are read, so of a long clip only one is held. n samples at f Hz become n · rate / f, rounded half up. Safe
+        in threads.
 
-        Raises RecordError: `no_audio` for a clip without a sample, `unreadable_audio` for bytes that don't decode,
+        Raise RecordError: `no_audio` for a clip without a sample, `unreadable_audio` for bytes that don't decode,
         `audio_too_long` once more than `max_seconds` were decoded.
         """
         return decode(self.data, rate, self.max_seconds)
 
     def samples(self, rate: int) -> np.ndarray:
-        """All of the blocks as one array, of at least one sample. Raises what `blocks` raises."""
+        """Return all blocks as one array of at least one sample. Raise what `blocks` raises."""
         return np.concatenate(list(self.blocks(rate)))

@@ -1,4 +1,4 @@
-"""CTC: models that give a token for each frame of samples, of which repeated ones and blanks are then dropped.
+"""CTC models: they give a token for each frame of samples; repeated tokens and blanks are then dropped.
 
 Rules: the pipeline's, pipelines/automatic_speech_recognition.py of Transformers 5 (`type == "ctc"`).
 """
@@ -43,18 +43,18 @@ class CtcRecognizer(Recognizer):
             refuse("task", "a CTC model can only transcribe")
 
     def piece(self, samples: np.ndarray, span: Span) -> Piece:
-        """Samples as float32, normalised over the chunk where the model wants them so.
+        """Return the samples as float32, normalised over the chunk if the model needs that.
 
-        Raises RecordError (`audio_too_short`) for a clip of less than a frame. A last chunk of less adds none.
+        Raise RecordError (`audio_too_short`) for a clip of less than a frame. A last chunk of less adds no tokens.
         """
         if span.first:
             check_length(samples, self._shortest)
         return encode(self._loaded, samples, notes=span)
 
     def infer(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
-        """The best token of each frame, int64 of shape (frames,) a piece.
+        """Return the best token of each frame, int64 of shape (frames,) for each piece.
 
-        Only pieces of equal length are heard together, except by models that don't hear padding.
+        Only pieces of equal length are computed together, except by models whose answer padding doesn't change.
         """
         heard = [i for i, piece in enumerate(pieces) if piece.notes.length >= self._shortest]
         found = dict.fromkeys(range(len(pieces)), torch.zeros(0, dtype=torch.int64))
@@ -73,7 +73,7 @@ class CtcRecognizer(Recognizer):
         return Transcript(text, [] if self._timestamps == "none" else self._timed(tokens))
 
     def _own(self, span: Span, frames: np.ndarray) -> np.ndarray:
-        """Of a chunk's frames those that its neighbours don't answer for: `rescale_stride` of the pipeline."""
+        """Return a chunk's frames without those that its neighbours answer for: `rescale_stride` of the pipeline."""
         total = round(span.length * (1 / self._ratio))
         left, right = (round(side / span.length * total) for side in (span.left, span.right))
         return frames[left : total - right]
@@ -94,7 +94,7 @@ class CtcRecognizer(Recognizer):
 
 
 def check_ctc(model: Any) -> None:
-    """Raises Permanent (code `model`) for a CTC model that reads something other than samples."""
+    """Raise Permanent (code `model`) if a CTC model reads something other than samples."""
     if model.main_input_name != "input_values" or not hasattr(model.config, "inputs_to_logits_ratio"):
         raise Permanent(
             f"a {type(model).__name__} reads {model.main_input_name}; of CTC models only those that read samples "

@@ -1,10 +1,10 @@
-"""Decoding of sound: bytes in memory to float32 mono at a wanted rate, block by block, by FFmpeg and soxr.
+"""Decode sound: bytes in memory become float32 mono at a given rate, block by block, by FFmpeg and soxr.
 
-The bytes are anybody's, so FFmpeg is held to formats and codecs of plain sound and video files, and opens nothing
-beside them: playlists and other formats that name further files or addresses are refused.
+The bytes are untrusted. FFmpeg is therefore limited to the formats and codecs of plain sound and video files, and opens
+no other file: playlists and other formats that name further files or addresses are refused.
 
-PyAV 17.1 to 19.0.1 free some files' channel layouts twice, https://github.com/PyAV-Org/PyAV/pull/2284, and then the
-process ends: the extra `audio` asks for an earlier or a later version.
+PyAV 17.1 to 19.0.1 free some files' channel layouts twice, which ends the process. The extra `audio` therefore requires
+an earlier or a later version: https://github.com/PyAV-Org/PyAV/pull/2284.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ try:
 except ImportError as error:
     raise missing_extra("a task over audio", "audio", error) from error
 
-#: Seconds in a block.
+#: The number of seconds in a block.
 BLOCK_S = 5
-#: Sampling rates, in Hz, that are taken as meant: beyond what any recorder writes, on either side.
+#: The sampling rates, in Hz, that are accepted. Both limits are beyond what any recorder writes.
 RATES = range(1_000, 768_001)
-#: FFmpeg's names of formats that hold their sound themselves, and of decoders.
+#: FFmpeg's names of the formats that hold their sound themselves, and of the decoders for them.
 FORMATS = ("wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ogg", "mov", "matroska")
 CODECS = (
     *("pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw"),
@@ -45,19 +45,19 @@ _OPTIONS = {
     "protocol_whitelist": "none",
     "max_streams": "32",
 }
-#: Read files whose tags are not UTF-8. PyAV 19 does so by itself, and takes no argument for it.
+#: Lets PyAV read files whose tags are not UTF-8. PyAV 19 does so by default, and takes no argument for it.
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-#: Bytes that FFmpeg may allocate at once. A table of 66 hours of AAC frames fits; without it a file of a few hundred
-#: bytes that declares as many frames takes gigabytes.
+#: The most bytes that FFmpeg may allocate at once. A table of 66 hours of AAC frames fits. Without the limit, a file of
+#: a few hundred bytes that declares a huge number of frames takes gigabytes.
 _MAX_ALLOCATION = 256 << 20
 
 
 def decode(data: bytes, rate: int, max_seconds: float) -> Iterator[np.ndarray]:
     """See `Clip.blocks`.
 
-    As FFmpeg has it, packets that don't decode are skipped, and of a file that was cut off counts what comes before the
-    cut; but a clip with more packets damaged than sound is `unreadable_audio`. What an encoder puts before the first
-    sample (MP3, AAC in M4A, Opus) is left out where the file tells of it; bare AAC (ADTS) doesn't.
+    As in FFmpeg, packets that don't decode are skipped, and a file that was cut off is decoded up to the cut. But a
+    clip with more damaged than sound packets is `unreadable_audio`. The padding that an encoder puts before the first
+    sample (MP3, AAC in M4A, Opus) is left out if the file declares it; bare AAC (ADTS) doesn't.
     """
     some = False
     for source_rate, frames in groupby(_within(max_seconds, _frames(data)), itemgetter(0)):
@@ -73,17 +73,17 @@ def decode(data: bytes, rate: int, max_seconds: float) -> Iterator[np.ndarray]:
 
 
 def _within(max_seconds: float, frames: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """The same frames. Counts what was decoded, since what a file declares of itself may be wrong."""
+    """Yield the same frames, up to `max_seconds`. Counts what was decoded, since the file's own length may be wrong."""
     seconds = 0.0
     for rate, samples in frames:
         seconds += len(samples) / rate
-        if seconds - max_seconds > 0.5 / rate:  # the sum is rounded
+        if seconds - max_seconds > 0.5 / rate:  # since the sum is rounded
             raise RecordError("audio_too_long", f"the clip is longer than {max_seconds:g} seconds")
         yield rate, samples
 
 
 def _gathered(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same samples in arrays of this size, the last one shorter."""
+    """Yield the same samples in arrays of this size; the last one may be shorter."""
     held: list[np.ndarray] = []
     count = 0
     for samples in frames:
@@ -99,7 +99,7 @@ def _gathered(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _resampled(blocks: Iterator[np.ndarray], source_rate: int, rate: int) -> Iterator[np.ndarray]:
-    """The blocks at another rate, without what the new one can't hold. Equal to resampling them all at once."""
+    """Yield the blocks at another rate, without frequencies it can't hold. Equal to resampling them all at once."""
     stream = soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)
@@ -107,7 +107,7 @@ def _resampled(blocks: Iterator[np.ndarray], source_rate: int, rate: int) -> Ite
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
-    """The decoded frames of the clip's audio stream, each with its rate in Hz."""
+    """Yield the decoded frames of the clip's audio stream, each with its rate in Hz."""
     if not data:
         raise RecordError("no_audio", "the clip has no bytes")
     with _opened(data) as container:
@@ -117,7 +117,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # what follows can't be found any more
+            except av.FFmpegError:  # no later packet can be found
                 packet, damaged = None, damaged + 1
             if packet is None:
                 break
@@ -137,7 +137,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Any]:
-    """The file that these bytes are. Raises RecordError where FFmpeg, whatever its reason, finds none."""
+    """Open the bytes as a sound file. Raise RecordError if FFmpeg finds no sound file in them, for whatever reason."""
     _limit_allocations()
     try:
         container = av.open(BytesIO(data), "r", container_options=_OPTIONS, **_ANY_TAGS)
@@ -152,14 +152,14 @@ def _opened(data: bytes) -> Iterator[Any]:
 
 @cache
 def _limit_allocations() -> None:
-    """FFmpeg's own limit, for which PyAV has no name; missing only where FFmpeg is built into PyAV itself."""
+    """Set FFmpeg's own limit, which PyAV doesn't expose. It can't be found only if FFmpeg is built into PyAV itself."""
     limit = getattr(ctypes.CDLL(av.buffer.__file__), "av_max_alloc", None)
     if limit is not None:
         limit(ctypes.c_size_t(_MAX_ALLOCATION))
 
 
 def _audio_stream(container: Any) -> Any:
-    """The stream that FFmpeg would play, set to decode in this thread."""
+    """Return the stream that FFmpeg would play, set to decode in this thread."""
     stream = container.streams.best("audio")
     if stream is None and not container.streams.audio:
         raise RecordError("no_audio", "the file has no audio stream")
@@ -172,14 +172,14 @@ def _audio_stream(container: Any) -> Any:
 
 
 def _mono(frame: Any) -> np.ndarray:
-    """A frame's mean over its channels, float32; integers are scaled to [-1, 1)."""
+    """Return a frame's mean over its channels, float32. Integers are scaled to [-1, 1)."""
     if frame.format.is_planar and frame.layout.nb_channels >= 8:
-        # PyAV takes what lies behind the planes of such a frame for more of them, and reads there.
+        # PyAV takes the memory behind the planes of such a frame for more planes, and reads it.
         frame = _packed(frame)
     array = frame.to_ndarray()
     if frame.format.is_packed:
         array = array.reshape(-1, frame.layout.nb_channels).T
-    with np.errstate(all="ignore"):  # what overflows is infinite, and refused as such
+    with np.errstate(all="ignore"):  # an overflow is infinite, and refused later
         values: np.ndarray = array.mean(axis=0, dtype=np.float32)
     if array.dtype == np.uint8:
         return (values - np.float32(128)) / np.float32(128)
@@ -189,6 +189,6 @@ def _mono(frame: Any) -> np.ndarray:
 
 
 def _packed(frame: Any) -> Any:
-    """The same samples with the channels in turns."""
+    """Return the same samples with interleaved channels."""
     (packed,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
     return packed

@@ -1,4 +1,4 @@
-"""What tasks over sound share: a clip as a model's inputs, and batches that leave each clip's answer as it is."""
+"""What do tasks on sound share? A clip as a model's inputs, and batches that don't change a clip's answer."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,25 +12,25 @@ from schemas.errors import Permanent, RecordError
 from workers.handler import Loaded, Piece
 from workers.models.device import to_device
 
-#: Seconds that count as a token.
+#: The number of seconds that count as a token.
 TOKEN_S = 0.02
-#: Models that hear the waveform itself and don't hear padding, where they normalise each moment by itself ("layer").
+#: Models that read the waveform itself, and ignore padding if they normalise each moment by itself ("layer").
 _BLIND_TO_PADDING = ("wav2vec2", "hubert", "unispeech", "unispeech-sat")
-#: Seconds of sound that a spectrum spans.
+#: The number of seconds of sound that a spectrum spans.
 _SPECTRUM_S = 0.025
 
 
 def load_feature_extractor(folder: Path) -> Any:
-    """The feature extractor in the folder. Raises Permanent (code `model`) where there is none that can be loaded."""
+    """Return the folder's feature extractor. Raise Permanent (code `model`) if there is none that can be loaded."""
     auto: Any = transformers.AutoFeatureExtractor
     try:
         return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # Transformers raises what it likes for a broken folder
+    except Exception as error:  # Transformers raises many classes for a broken folder
         raise Permanent(f"the feature extractor doesn't load: {type(error).__name__}: {error}", code="model") from error
 
 
 def shortest(loaded: Loaded) -> int:
-    """Samples that a clip must have at least: what one output of the model's convolutions spans, or one spectrum."""
+    """Return the least samples of a clip: the span of one output of the model's convolutions, or of one spectrum."""
     config = loaded.model.config
     if not hasattr(config, "conv_kernel"):
         rate: int = loaded.processor.sampling_rate
@@ -42,7 +42,7 @@ def shortest(loaded: Loaded) -> int:
 
 
 def check_length(samples: np.ndarray, needed: int) -> None:
-    """Raises RecordError (`audio_too_short`) for a clip that has fewer samples than the model needs."""
+    """Raise RecordError (`audio_too_short`) if a clip has fewer samples than the model needs."""
     if len(samples) < needed:
         raise RecordError(
             "audio_too_short", f"the clip has {len(samples)} samples at the model's rate, and the model needs {needed}"
@@ -50,7 +50,7 @@ def check_length(samples: np.ndarray, needed: int) -> None:
 
 
 def pads(loaded: Loaded) -> bool:
-    """Whether clips of several lengths may be padded to one: a padded clip's answer is then that of the clip alone.
+    """Return whether clips may be padded to one length: if a padded clip's answer is that of the clip alone.
 
     Models whose first layer normalises over the whole clip (`feat_extract_norm` "group") have no mask for it, see
     https://huggingface.co/docs/transformers/model_doc/wav2vec2#transformers.Wav2Vec2FeatureExtractor.
@@ -60,22 +60,22 @@ def pads(loaded: Loaded) -> bool:
 
 
 def encode(loaded: Loaded, samples: np.ndarray, notes: Any = None) -> Piece:
-    """Float32 mono samples at the model's rate as the piece that its feature extractor makes of them."""
+    """Return the piece that the feature extractor makes of float32 mono samples at the model's rate."""
     rate = loaded.processor.sampling_rate
     features = loaded.processor(samples, sampling_rate=rate, return_tensors="np")
     inputs = {name: value[0] for name, value in features.items()}
     values = inputs[loaded.processor.model_input_names[0]]
     if values.ndim == 1:  # a waveform; its mask would be all ones
         return Piece({"input_values": values}, max(1, round(len(values) / (TOKEN_S * rate))), notes)
-    # Spectra, in either layout: one each 10 ms, and more of them than bands.
+    # Spectra, in either layout: one per 10 ms, and more of them than bands.
     return Piece(inputs, max(1, max(values.shape) // 2), notes)
 
 
 def batches(loaded: Loaded, pieces: Sequence[Piece], padding: bool) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """The places of pieces that can be computed together, and the model's inputs for them, on its device.
+    """Yield the indices of pieces that can be computed together, and the model's inputs for them, on its device.
 
-    With `padding` all of them, as float (pieces, longest) and, where lengths differ, a mask of int64; without it those
-    of equal shape.
+    With `padding`, these are all pieces, as floats of shape (pieces, longest) and, if lengths differ, an int64 mask.
+    Without it, they are pieces of equal shape.
     """
     if padding:
         yield list(range(len(pieces))), _padded(loaded, [piece.inputs["input_values"] for piece in pieces])

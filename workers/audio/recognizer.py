@@ -1,4 +1,4 @@
-"""Recognizer: what CTC and Whisper each have to give. The handler owns records and chunks."""
+"""What must a kind of speech model implement? The interface of CTC and Whisper; the handler owns records and chunks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from workers.handler import Output, Piece
 
 @dataclass(frozen=True)
 class SpeechProcessor:
-    """What stands around a speech model: its feature extractor in front, its tokenizer behind."""
+    """A speech model's processors: the feature extractor before it, and the tokenizer after it."""
 
     extractor: Any
     tokenizer: Any
@@ -22,7 +22,7 @@ class SpeechProcessor:
 
 @dataclass(frozen=True)
 class Transcript:
-    """`chunks` are of text, start_s and end_s; `language` is a code, or None where the model knows of none."""
+    """A clip's text. `chunks` have text, start_s and end_s; `language` is a code, or None if the model has none."""
 
     text: str
     chunks: list[dict[str, Any]]
@@ -30,25 +30,25 @@ class Transcript:
 
 
 class Recognizer(ABC):
-    """One kind of model, loaded, for one job. Its methods are called by several threads at once, `infer` by one."""
+    """A loaded model of one kind, for one job. Several threads call its methods at once; one thread calls `infer`."""
 
-    #: How a clip is cut for it, in samples at `rate` Hz.
+    #: How a clip is cut for the model, in samples at `rate` Hz.
     chunking: Chunking
     rate: int
 
     @abstractmethod
     def piece(self, samples: np.ndarray, span: Span) -> Piece:
-        """A chunk encoded, with its span for a note. Raises RecordError for a clip that can't be heard."""
+        """Encode a chunk; its span becomes the piece's notes. Raise RecordError if the model can't take the clip."""
 
     @abstractmethod
     def infer(self, pieces: Sequence[Piece]) -> Sequence[Output]:
-        """Chunks of any clips, heard together."""
+        """Run the model on chunks of any clips together."""
 
     @abstractmethod
     def transcript(self, spans: Sequence[Span], outputs: Sequence[Any]) -> Transcript:
-        """A clip's, from all its chunks."""
+        """Return a clip's transcript from all its chunks."""
 
 
 def refuse(name: str, problem: str) -> NoReturn:
-    """Say that a parameter doesn't go with the model. Raises Permanent (`bad_params`)."""
+    """Raise Permanent (`bad_params`), since a parameter doesn't go with the model."""
     raise Permanent(f"params.{name}: {problem}", code="bad_params")

@@ -1,8 +1,8 @@
-"""Whisper: half a minute of sound at once, from which tokens are generated, with times where they are wanted.
+"""Whisper: generates tokens from half a minute of sound at once, with times if they are wanted.
 
 Rules: the pipeline's (pipelines/automatic_speech_recognition.py of Transformers 5, `type == "seq2seq_whisper"`), and
-those of `generate` in models/whisper/generation_whisper.py. Two things are done otherwise, and give the same tokens:
-chunks of any clips are heard together, and the encoder hears a window once, for language, tokens and times.
+those of `generate` in models/whisper/generation_whisper.py. Two things are done differently, with the same tokens as a
+result: chunks of any clips are computed together, and a window is encoded once, for language, tokens and times.
 """
 
 import copy
@@ -24,14 +24,14 @@ from workers.audio.whisper_timestamps import PLACE_S, cross_attentions, token_ti
 from workers.handler import Loaded, Piece
 from workers.models.device import to_device
 
-#: What the pipeline generates where neither job nor model says.
+#: The pipeline's defaults, used if neither the job nor the model sets them.
 DEFAULT_BEAMS = 5
 DEFAULT_NEW_TOKENS = 256
 
 
 @dataclass
 class Hearing:
-    """A chunk: its frames that are sound, how many were heard, and what was written down of them."""
+    """A chunk's progress: its frames of sound, the frames done (`seek`), and the language, tokens and times found."""
 
     frames: int
     language: int | None = None
@@ -73,24 +73,24 @@ class WhisperRecognizer(Recognizer):
         self._generation = _generation_config(own, params, self._tokenizer.pad_token_id)
         ends = self._generation.eos_token_id
         self._ends: list[int] = ends if isinstance(ends, list) else [ends]
-        #: The first token that is a time; behind the vocabulary where the model has none.
+        #: The first token that is a time. If the model has no such tokens, it is beyond the vocabulary.
         self._first_time = self._model.config.vocab_size + 1 if untimed is None else untimed + 1
 
     def piece(self, samples: np.ndarray, span: Span) -> Piece:
-        """The chunk's log mel spectrogram, float32 of shape (bins, frames of a whole window), and its frames of sound.
+        """Return the chunk's log mel spectrogram, float32 (bins, frames of a whole window), and its frames of sound.
 
-        It is made on the CPU, as in the pipeline: on a GPU its last digits would be others.
+        It is made on the CPU, as in the pipeline. On a GPU its last digits would differ.
         """
         made = self._extractor(samples, sampling_rate=self.rate, return_attention_mask=True, return_tensors="np")
         inputs = {"features": made["input_features"][0], "frames": int(made["attention_mask"].sum())}
-        # Greedy decoding gains from company, and wants less memory than beams: a third of the encoder's places.
+        # Greedy decoding gains from large batches, and takes less memory than beams: a third of the encoder's places.
         places: int = self._model.config.max_source_positions
         return Piece(inputs, max(1, places * min(self._generation.num_beams, 3) // 3), span)
 
     def infer(self, pieces: Sequence[Piece]) -> list[dict[str, torch.Tensor]]:
-        """Of each chunk `tokens` (int64), with words their `times` (float32, seconds from its start), and `language`.
+        """Return each chunk's `tokens` (int64), `times` (for words; float32, seconds from its start) and `language`.
 
-        With times a chunk is heard again from the last pair of them on, until it was heard to its end.
+        With times, a chunk is run again from its last pair of times on, until all of it is transcribed.
         """
         features = torch.from_numpy(np.stack([piece.inputs["features"] for piece in pieces]))
         features = to_device(features, self._loaded.device).to(self._loaded.dtype)
@@ -105,7 +105,7 @@ class WhisperRecognizer(Recognizer):
         return [hearing.output() for hearing in hearings]
 
     def _hear(self, windows: torch.Tensor, hearings: Sequence[Hearing], number: int) -> None:
-        """Write down what is heard in each window, for the chunks' turn of this number, and move on."""
+        """Transcribe each window, in the chunks' turn of this number, and move the chunks on."""
         hidden = self._model.get_encoder()(windows).last_hidden_state
         if number == 0:
             for hearing, language in zip(hearings, self._prompt.languages(hidden), strict=True):
@@ -124,7 +124,7 @@ class WhisperRecognizer(Recognizer):
     def _generate(
         self, hidden: torch.Tensor, prompts: list[list[int]], hearings: Sequence[Hearing], number: int
     ) -> list[list[int]]:
-        """The tokens after each prompt, up to the first end token and with it."""
+        """Return the tokens after each prompt, up to and including the first end token."""
         begin = len(prompts[0])
         languages = [self._prompt.name(hearing.language) for hearing in hearings if hearing.language is not None]
         sequences = self._model.generate(
@@ -140,7 +140,7 @@ class WhisperRecognizer(Recognizer):
         return [row[: next((i + 1 for i, token in enumerate(row) if token in self._ends), len(row))] for row in rows]
 
     def _limited(self, begin: int, number: int) -> GenerationConfig:
-        """The configuration with the limit of this turn: `generate` by itself lets it grow by the prompt every turn."""
+        """Return the configuration with this turn's limit; `generate` lets the limit grow by the prompt each turn."""
         config = copy.copy(self._generation)
         places = self._model.config.max_target_positions
         if config.max_new_tokens is not None:
@@ -150,20 +150,20 @@ class WhisperRecognizer(Recognizer):
         return config
 
     def _kept(self, tokens: list[int], left: int) -> tuple[int, int]:
-        """How many of the tokens count, and how many of the frames that are left they cover: `_retrieve_segment`."""
+        """Return how many of the tokens count, and how many of the frames left they cover: `_retrieve_segment`."""
         timed = [token >= self._first_time for token in tokens]
         pairs = [i for i in range(1, len(tokens)) if timed[i - 1] and timed[i]]
         if not pairs or timed[-2:] == [False, True]:
             return len(tokens), left
         heard = 2 * (tokens[pairs[-1] - 1] - self._first_time)
-        return pairs[-1] + 1, heard or left  # a model that wasn't asked for times may say 0.00 twice, for ever
+        return pairs[-1] + 1, heard or left  # without times, a model may say 0.00 twice, for ever
 
     def _times(self, hidden: torch.Tensor, prompt: list[int], row: list[int], frames: int) -> torch.Tensor:
-        """When each token of the row begins, in seconds from the window's start."""
+        """Return when each token of the row begins, in seconds from the window's start."""
         ids = torch.tensor([[*prompt, *row[:-1]]], device=hidden.device)
         heads = self._model.generation_config.alignment_heads
         weights = cross_attentions(self._model, hidden, ids, heads)[:, len(prompt) :]
-        # Twice, as there: of a window that begins behind the sound (frames < 0) it leaves something else than once.
+        # Twice, as in Transformers: if a window begins after the sound (frames < 0), one cut leaves something else.
         weights = weights[..., : frames // 2][..., : frames // 2]
         return token_times(weights, self._model.config.median_filter_width)
 
@@ -191,7 +191,7 @@ class WhisperRecognizer(Recognizer):
 
 
 def _generation_config(own: GenerationConfig, params: Params, pad: int) -> GenerationConfig:
-    """The model's own with the job's beams, and what the pipeline fills in."""
+    """Return the model's configuration with the job's beams, and with the values that the pipeline fills in."""
     config: GenerationConfig = copy.deepcopy(own)
     config.num_beams = params.num_beams or own.num_beams or DEFAULT_BEAMS
     if own.max_length is None and own.max_new_tokens is None:

@@ -17,9 +17,9 @@ from workers.handler import Loaded
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens before and after that of the language. `choices` are the languages of a model of many: token → id.
+    """The tokens before and after the language's. `choices` are the languages of a multilingual model: token → id.
 
-    `language` is the id where the job or the model's configuration says it.
+    `language` is the language's id if the job or the model's configuration sets it.
     """
 
     model: Any
@@ -30,7 +30,7 @@ class Prompt:
 
     @classmethod
     def of(cls, loaded: Loaded, params: Params) -> "Prompt":
-        """Raises Permanent (`bad_params`) for a language or a task that the model doesn't have."""
+        """Return a job's prompt. Raise Permanent (`bad_params`) if the model doesn't have the language or the task."""
         own = loaded.model.generation_config
         untimed = getattr(own, "no_timestamps_token_id", None)
         end = (untimed,) if params.timestamps == "none" and untimed is not None else ()
@@ -51,7 +51,7 @@ class Prompt:
         return cls(loaded.model, (start, *fixed), end, {}, None)
 
     def languages(self, hidden: torch.Tensor) -> list[int | None]:
-        """The language of each window, of which these are the encoder's outputs; None for models of one language."""
+        """Return the language of each window from the encoder's outputs; None for models of one language."""
         if not self.choices or self.language is not None:
             return [self.language] * len(hidden)
         found: list[int | None] = self.model.detect_language(
@@ -63,18 +63,18 @@ class Prompt:
         return [*self.before, *([] if language is None else [language]), *self.after]
 
     def name(self, language: int) -> str:
-        """A language's token, as `<|de|>`."""
+        """Return a language's token, such as `<|de|>`."""
         return next(token for token, id in self.choices.items() if id == language)
 
     def code(self, language: int) -> str | None:
-        """A language as `de`, from its id; of a model of one language `en` where it is known to be English."""
+        """Return a language's code, such as `de`, from its id. A model known to have only English gives `en`."""
         if language in self.choices.values():
             return self.name(language).strip("<|>")
         return "en" if getattr(self.model.generation_config, "is_multilingual", True) is False else None
 
 
 def _language_id(choices: dict[str, int], wanted: str) -> int:
-    """The id of a language given as `de`, `german` or `<|de|>`. Raises Permanent (`bad_params`) for any other."""
+    """Return the id of a language given as `de`, `german` or `<|de|>`. Raise Permanent (`bad_params`) for any other."""
     code = wanted.lower()
     for token in (code, f"<|{code}|>", f"<|{TO_LANGUAGE_CODE.get(code)}|>"):
         if token in choices:

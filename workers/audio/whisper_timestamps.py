@@ -1,7 +1,7 @@
-"""Alignment: when each token of Whisper was said, by where in the sound the decoder looked as it read the token.
+"""When was each token of Whisper said? At the place in the sound that the decoder attended to as it read the token.
 
-Rule: `_extract_token_timestamps` of Transformers' models/whisper/generation_whisper.py, for one transcript by itself:
-with a batch, times there depend on the longest transcript of the batch.
+Rule: `_extract_token_timestamps` of Transformers' models/whisper/generation_whisper.py, applied to one transcript by
+itself. There, the times in a batch depend on its longest transcript.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-#: Seconds that a place of the encoder's output stands for.
+#: The number of seconds that a place of the encoder's output stands for.
 PLACE_S = 0.02
 
 
 def cross_attentions(
     model: Any, hidden: torch.Tensor, ids: torch.Tensor, heads: Sequence[Sequence[int]]
 ) -> torch.Tensor:
-    """How much each token (the input ids, in one pass) looks at each place, of shape (heads, tokens, places).
+    """Return how much each token (the input ids, in one pass) attends to each place, of shape (heads, tokens, places).
 
-    `heads` are pairs of layer and head, `hidden` the encoder's output for this one chunk.
+    `heads` are pairs of layer and head, and `hidden` is the encoder's output for this one chunk.
     """
     usual = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # the others don't say what they looked at
+    model.set_attn_implementation("eager")  # the other implementations don't return attentions
     try:
         seen = model.get_decoder()(
             input_ids=ids, encoder_hidden_states=hidden, output_attentions=True, use_cache=False
@@ -33,10 +33,10 @@ def cross_attentions(
 
 
 def token_times(weights: torch.Tensor, filter_width: int) -> torch.Tensor:
-    """When each token begins, in seconds, and again when the last one does: float32 of shape (tokens + 1,), on the CPU.
+    """Return when each token begins, in seconds, and the last time twice: float32 of shape (tokens + 1,), on the CPU.
 
-    `weights` are the alignment heads' cross attentions, of shape (heads, tokens, places). Where there are no tokens the
-    time is 0, where there are no places it is a place before them.
+    `weights` are the alignment heads' cross attentions, of shape (heads, tokens, places). If there are no tokens, the
+    time is 0. If there are no places, each time is one place before the start.
     """
     _, tokens, places = weights.shape
     if not tokens:
@@ -45,13 +45,13 @@ def token_times(weights: torch.Tensor, filter_width: int) -> torch.Tensor:
         return torch.full((tokens + 1,), -PLACE_S)
     deviation, mean = torch.std_mean(weights.float(), dim=-2, keepdim=True, unbiased=False)
     smooth = _median((weights.float() - mean) / deviation, filter_width).mean(dim=0)
-    with np.errstate(invalid="ignore"):  # a single token deviates by nothing
+    with np.errstate(invalid="ignore"):  # a single token has no deviation
         begins = torch.from_numpy(_warp(-smooth.cpu().double().numpy()) * PLACE_S)
     return torch.cat([begins, begins[-1:]]).float()
 
 
 def _median(weights: torch.Tensor, width: int) -> torch.Tensor:
-    """The median of each place and its `width - 1` neighbours, mirrored at the ends."""
+    """Return the median of each place and its `width - 1` neighbours, mirrored at the ends."""
     side = width // 2
     if weights.shape[-1] <= side:
         return weights
@@ -60,14 +60,14 @@ def _median(weights: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _warp(matrix: np.ndarray) -> np.ndarray:
-    """The first column that the cheapest way from the matrix's first corner to its last takes in each row.
+    """Return, for each row, the first column on the cheapest path from the matrix's first corner to its last.
 
-    Dynamic time warping by anti-diagonals, on which costs don't depend on each other. Among ways of equal cost it
-    chooses as the function it follows does, whose last case is a step to the right.
+    This is dynamic time warping by anti-diagonals, on which costs don't depend on each other. Among paths of equal cost
+    it chooses like the function it follows, whose last case is a step to the right.
     """
     rows, columns = matrix.shape
     flat = matrix.ravel()
-    # Along a diagonal d a cost is known by its row i, its column being d - i; row 0 and column 0 lie before the matrix.
+    # On a diagonal d a cost is indexed by its row i; its column is d - i. Row 0 and column 0 lie before the matrix.
     before = np.full(rows + 1, np.inf, dtype=np.float32)
     last = before.copy()
     before[0] = 0
