@@ -1,12 +1,12 @@
-"""Pictures: encoded bytes to RGB pixels, whatever the format and mode, with a limit before anything is decoded.
+"""Decode pictures: encoded bytes of any format and mode become RGB pixels. A limit is checked before decoding.
 
 The result is that of `transformers.image_utils.load_image`, which turns by the EXIF orientation and then drops alpha
-(`convert("RGB")`), but for three things:
+(`convert("RGB")`), with three exceptions:
 
-- 16-bit grey is scaled to 8 bits (v >> 8, as Pillow itself reads 16-bit colour) where Pillow would clip it to white.
-  Of 32-bit integers and floats nothing says what white is, so these are clipped to 0..255 as Pillow does it.
-- A broken EXIF block is no rotation instead of no picture.
-- Only the formats of `FORMATS` are read, so that a record can't reach a decoder that nobody expects.
+- 16-bit grey is scaled to 8 bits (v >> 8, as Pillow itself reads 16-bit colour), while Pillow would clip it to white.
+  32-bit integers and floats don't define white, so they are clipped to 0..255 as Pillow does.
+- A broken EXIF block means no rotation, and not no picture.
+- Only the formats of `FORMATS` are read, so that a record can't reach an unexpected decoder.
 
 Pillow is imported on first use: it comes with the extra `vision`, which workers of other tasks don't need.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: Where Pillow begins to warn of decompression bombs: 256 MiB of pixels of 3 bytes. Pillow's own end is twice that.
+#: The size from which Pillow warns of decompression bombs: 256 MiB of 3-byte pixels. Pillow's own limit is twice that.
 MAX_PIXELS = 89_478_485
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _ORIENTATION = 274
@@ -30,17 +30,17 @@ _ORIENTATION = 274
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded picture. `max_pixels` is its limit, above 178,956,970 without effect since Pillow refuses more."""
+    """An encoded picture. `max_pixels` is its limit. Above 178,956,970 it has no effect, since Pillow refuses more."""
 
     data: bytes = field(repr=False)
     max_pixels: int = MAX_PIXELS
 
     def rgb(self) -> "Image.Image":
-        """The pixels of the first frame in mode RGB, turned as its EXIF says.
+        """Return the pixels of the first frame in mode RGB, turned by the EXIF orientation.
 
-        While it decodes, it takes about 8 bytes a pixel; the result takes 4. Safe in threads: sets nothing global.
-        Raises RecordError: `no_image` for no bytes, `image_too_large` over the limit, `unreadable_image` for what is
-        truncated, broken or of another format. Raises Permanent (`missing_extra`) where Pillow isn't installed.
+        Decoding takes about 8 bytes per pixel; the result takes 4. Safe in threads: sets nothing global. Raise
+        RecordError: `no_image` for no bytes, `image_too_large` over the limit, `unreadable_image` if the picture is
+        truncated, broken or of another format. Raise Permanent (`missing_extra`) if Pillow isn't installed.
         """
         require_pillow()
         from PIL import Image, UnidentifiedImageError
@@ -69,7 +69,7 @@ class Picture:
             ) from error
 
     def _check(self, opened: "Image.Image") -> None:
-        """Refuse by the header alone. A TIFF decoder holds a whole tile, and that may be larger than its picture."""
+        """Refuse a picture by its header alone. A TIFF decoder holds a whole tile, maybe larger than its picture."""
         width, height = opened.size
         if width * height > self.max_pixels:
             raise self._too_large(f"the picture of {width} x {height} pixels")
@@ -84,9 +84,9 @@ class Picture:
 
 
 def require_pillow() -> None:
-    """Raises Permanent (`missing_extra`) where Pillow isn't installed."""
+    """Raise Permanent (`missing_extra`) if Pillow isn't installed."""
     try:
-        # Each registers its format with Pillow; left to Image.open, all plugins there are would be imported.
+        # Each plugin registers its format with Pillow. Image.open by itself would import all plugins there are.
         from PIL import (  # noqa: F401
             BmpImagePlugin,
             GifImagePlugin,
@@ -100,7 +100,7 @@ def require_pillow() -> None:
 
 
 def _upright(opened: "Image.Image") -> "Image.Image":
-    """Decoded, in RGB and turned. The order changes no pixel and spares a copy of what is decoded."""
+    """Decode the picture, convert it to RGB and turn it. This order changes no pixel, and saves a copy."""
     from PIL import Image
 
     opened.load()
@@ -118,24 +118,24 @@ def _upright(opened: "Image.Image") -> "Image.Image":
 
 
 def _orientation(opened: "Image.Image") -> Any:
-    """EXIF's orientation, 1 where there is none that can be read.
+    """Return the EXIF orientation, or 1 if there is none that can be read.
 
     https://www.media.mit.edu/pia/Research/deepview/exif.html
     """
     try:
         return opened.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 (as for the picture itself; but it can be seen without)
+    except Exception:  # noqa: BLE001 (as for the picture itself, which doesn't need it)
         return 1
 
 
 def _eight_bits(opened: "Image.Image") -> "Image.Image":
-    """16-bit grey as 8-bit grey; other modes as they are."""
+    """Return 16-bit grey as 8-bit grey, and other modes as they are."""
     from PIL import Image
 
     if opened.mode.startswith("I;16"):
         import numpy as np
 
         return Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
-    # What is said to be transparent has its colour all the same; with the note, Pillow warns or computes in vain.
+    # A transparent pixel has a colour all the same. With the note on transparency, Pillow warns or computes in vain.
     opened.info.pop("transparency", None)
     return opened

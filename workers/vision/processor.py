@@ -1,7 +1,7 @@
-"""What tasks over pictures share: the image processor, a picture as the model's inputs, and batches of equal shapes.
+"""What do tasks on pictures share? The image processor, a picture as the model's inputs, and batches of equal shapes.
 
-The processor is the one that a Transformers pipeline takes (AutoImageProcessor: torchvision's where that is installed,
-else Pillow's), called on one picture at a time as the pipeline calls it, so that answers equal the pipeline's.
+The processor is that of a Transformers pipeline (AutoImageProcessor: torchvision's if it is installed, else Pillow's).
+It is called on one picture at a time, as in the pipeline, so that answers equal the pipeline's.
 """
 
 from collections import defaultdict
@@ -20,27 +20,27 @@ from workers.vision.picture import MAX_PIXELS, Picture, require_pillow
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Numbers of a picture that cost as much as a token: 16 x 16 pixels of three channels.
+#: How many of a picture's numbers cost as much as a token: 16 x 16 pixels of three channels.
 _PER_TOKEN = 16 * 16 * 3
 
 
 def load_processor(folder: Path) -> Any:
-    """The image processor in the folder.
+    """Return the folder's image processor.
 
-    Raises Permanent: code `model` where there is none that can be loaded, `missing_extra` where Pillow isn't installed.
+    Raise Permanent: code `model` if there is none that can be loaded, `missing_extra` if Pillow isn't installed.
     """
     require_pillow()
     auto: Any = AutoImageProcessor
     try:
         return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # Transformers raises what it likes for a broken or a missing file
+    except Exception as error:  # Transformers raises many classes for a broken or a missing file
         raise Permanent(f"the image processor doesn't load: {type(error).__name__}: {error}", code="model") from error
 
 
 def probe(loaded: Loaded) -> Any:
-    """The model's output for two equal pictures: what its fields are and have for shapes.
+    """Return the model's output for two equal pictures, which shows its fields and their shapes.
 
-    Raises Permanent (code `model`) where processor and model don't fit together, or a picture is not all they need.
+    Raise Permanent (code `model`) if processor and model don't fit together, or need more than a picture.
     """
     from PIL import Image
 
@@ -50,15 +50,15 @@ def probe(loaded: Loaded) -> Any:
             return loaded.model(**_batch(loaded, [inputs, inputs]))
     except (*OUT_OF_MEMORY, *DEVICE_LOST):
         raise
-    except Exception as error:  # whatever a model of another kind has against it
+    except Exception as error:  # a model of another kind raises any class
         raise Permanent(f"the model can't run on a picture: {type(error).__name__}: {error}", code="model") from error
 
 
 def encode(processor: Any, image: "Image.Image") -> dict[str, torch.Tensor]:
-    """The model's inputs by name, on the CPU, each with a first axis of one. Safe in threads.
+    """Return the model's inputs by name, on the CPU, each with a first axis of length 1. Safe in threads.
 
-    Raises RecordError: `image_too_large` where the processor would enlarge a long and narrow picture beyond all bounds,
-    `image_unfit` where it refuses a picture, as some do those with no pixel left when made smaller.
+    Raise RecordError: `image_too_large` if the processor would enlarge a long and narrow picture beyond all bounds,
+    `image_unfit` if it refuses the picture, as some processors do if no pixel is left of a picture made smaller.
     """
     _check_growth(processor, image)
     try:
@@ -71,7 +71,7 @@ def encode(processor: Any, image: "Image.Image") -> dict[str, torch.Tensor]:
 
 
 def _check_growth(processor: Any, image: "Image.Image") -> None:
-    """Refuse what a processor that fits a picture's shorter side to an edge, and crops then, would make too large."""
+    """Refuse a picture that becomes too large if the processor fits its shorter side to an edge before it crops."""
     size = getattr(processor, "size", None) or {}
     edge = size.get("shortest_edge")
     if not edge or size.get("longest_edge") or not getattr(processor, "do_resize", False):
@@ -87,13 +87,13 @@ def _check_growth(processor: Any, image: "Image.Image") -> None:
 
 
 def piece_of(loaded: Loaded, image: "Image.Image") -> Piece:
-    """A decoded picture as a piece, whose notes are its width and height. Raises as `encode` does."""
+    """Return a decoded picture as a piece, with its width and height as notes. Raise what `encode` raises."""
     inputs = encode(loaded.processor, image)
     return Piece(inputs, max(1, inputs["pixel_values"].numel() // _PER_TOKEN), notes=image.size)
 
 
 def prepare(loaded: Loaded, records: Sequence[Record]) -> list[Iterator[Piece]]:
-    """For each record its picture as one piece, which is decoded only when it is asked for."""
+    """Return each record's picture as one piece, which is decoded only when it is read."""
     return [_decoded(loaded, record["image"]) for record in records]
 
 
@@ -104,10 +104,10 @@ def _decoded(loaded: Loaded, picture: Picture) -> Iterator[Piece]:
 def in_equal_shapes(
     loaded: Loaded, pieces: Sequence[Piece], compute: Callable[[dict[str, torch.Tensor]], Sequence[Output]]
 ) -> list[Output]:
-    """`compute` on the pieces in batches whose shapes are equal, and its outputs in the pieces' order.
+    """Call `compute` on the pieces in batches of equal shapes, and return its outputs in the pieces' order.
 
-    Nothing is padded, so that a picture's answer doesn't depend on the others of its batch. `compute` gets tensors on
-    the model's device, floats in its dtype, whose first axis is the pieces, and returns an output for each.
+    Nothing is padded, so a picture's answer doesn't depend on the others in its batch. `compute` gets tensors on the
+    model's device, floats in the model's dtype, whose first axis is the pieces. It returns one output per piece.
     """
     groups: defaultdict[object, list[int]] = defaultdict(list)
     for index, piece in enumerate(pieces):

@@ -1,4 +1,4 @@
-"""Masks of a picture as COCO run-length encoding, with their boxes and areas, from a map's runs.
+"""Encode a picture's masks as COCO run-length encoding, with their boxes and areas, from a map's runs.
 
 The format: https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/mask.py
 """
@@ -16,8 +16,8 @@ from schemas.extras import missing_extra
 class Mask:
     """One segment. `rle` is {size: [height, width], counts: text}, which `pycocotools.mask.decode` reads.
 
-    `box` goes around it, in pixels from the left upper corner: `mask[ymin:ymax, xmin:xmax]` has all of it. That of an
-    empty mask is all zeros.
+    `box` is the bounding box in pixels from the upper left corner: `mask[ymin:ymax, xmin:xmax]` has the whole segment.
+    The box of an empty mask is all zeros.
     """
 
     rle: dict[str, Any]
@@ -26,7 +26,7 @@ class Mask:
 
 
 def require_pycocotools() -> None:
-    """Raises Permanent (`missing_extra`) where pycocotools isn't installed."""
+    """Raise Permanent (`missing_extra`) if pycocotools isn't installed."""
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
@@ -48,10 +48,10 @@ def masks(starts: np.ndarray, values: np.ndarray, size: tuple[int, int], numbers
 
 
 def _mask(starts: np.ndarray, ends: np.ndarray, height: int, width: int) -> Mask:
-    """From the runs of a mask's pixels, as places in the flattened columns."""
+    """Return the mask whose pixels are given as runs, as positions in the flattened columns."""
     from pycocotools import mask as coco
 
-    # Lengths in turn of what is out and what is in, from the first pixel to the last.
+    # The lengths of the runs outside and inside the mask, in turn, from the first pixel to the last.
     edges = np.stack([starts, ends], axis=1).reshape(-1)
     counts = np.diff(edges, prepend=0, append=height * width)
     if not counts[-1] and len(counts) > 1:

@@ -1,12 +1,12 @@
-"""Maps of segments at a picture's own size from a model's raw outputs, equal to the image processors' post-processing.
+"""Make maps of segments at a picture's own size from a model's raw outputs, equal to the processors' post-processing.
 
-Those hold every query or class at the picture's full size at once: 100 queries on 12 million pixels are 4.8 GB. Here a
-few are enlarged at a time, so that a map takes about 14 bytes a pixel while it is made, whatever the model. Rules:
-image_processing_pil_mask2former.py, …_maskformer.py and …_segformer.py in Transformers 5.
+The image processors hold every query or class at the picture's full size at once: 100 queries on 12 million pixels are
+4.8 GB. Here a few are enlarged at a time, so that making a map takes about 14 bytes per pixel, whatever the model.
+Rules: image_processing_pil_mask2former.py, …_maskformer.py and …_segformer.py in Transformers 5.
 
-A map is an integer tensor of shape (height, width): uint8, or int16 where more numbers are needed. `classes` are a
-picture's logits of its queries' classes, float32 of shape (queries, classes + 1), of which the last is no object;
-`masks` those of its queries' masks, float32 of shape (queries, h, w).
+A map is an integer tensor of shape (height, width): uint8, or int16 if more numbers are needed. `classes` are the
+logits of the classes of a picture's queries, float32 of shape (queries, classes + 1); the last class is "no object".
+`masks` are the logits of the queries' masks, float32 of shape (queries, h, w).
 """
 
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from collections.abc import Iterator
 import torch
 from torch.nn.functional import interpolate
 
-#: Numbers enlarged at once: many small planes, or one large one.
+#: How many numbers are enlarged at once: many small planes, or one large plane.
 _AT_ONCE = 1 << 22
 
 Size = tuple[int, int]
 
 
 def semantic_map(planes: torch.Tensor, size: Size) -> torch.Tensor:
-    """The class of each pixel, from classes' logits or scores, float32 of shape (classes, h, w)."""
+    """Return the class of each pixel, from the classes' logits or scores, float32 of shape (classes, h, w)."""
     return _best(_enlarged(planes, size), len(planes), size)
 
 
 def class_planes(classes: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Scores of each class in each place, of shape (classes, h, w), for `semantic_map`."""
+    """Return the scores of each class in each place, of shape (classes, h, w), for `semantic_map`."""
     weights = classes.softmax(dim=-1)[None, :, :-1]
     return torch.einsum("bqc, bqhw -> bchw", weights, masks.sigmoid()[None])[0]
 
@@ -34,10 +34,11 @@ def class_planes(classes: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def panoptic_map(
     classes: torch.Tensor, masks: torch.Tensor, size: Size, threshold: float, mask_threshold: float
 ) -> dict[str, torch.Tensor]:
-    """The query that each pixel goes to, of those with a score over `threshold`.
+    """Return a map that assigns each pixel to a query, among the queries with a score over `threshold`.
 
-    `map` has numbers from 1; by number - 1 there are `labels`, `scores`, and `own`: how many pixels of the picture the
-    query has at `mask_threshold` or above, whichever query they go to. Without any query `map` is 0 all over.
+    `map` has numbers from 1, or only 0 if there is no such query. `labels`, `scores` and `own` are indexed by
+    number - 1. `own` counts the picture's pixels for which the query's value is at least `mask_threshold`, whichever
+    query they are assigned to.
     """
     scores, labels = classes.softmax(dim=-1).max(-1)
     kept = (labels != classes.shape[-1] - 1) & (scores > threshold)
@@ -58,14 +59,14 @@ def panoptic_map(
 
 
 def instance_map(classes: torch.Tensor, masks: torch.Tensor, size: Size, threshold: float) -> dict[str, torch.Tensor]:
-    """Instances with at least this score; where they overlap, the later one has the pixel.
+    """Return a map of the instances with at least this score. Where they overlap, the later one gets the pixel.
 
-    `map` has numbers from 1, 0 for none; by number - 1 there are `labels` and `scores`.
+    `map` has numbers from 1, and 0 for no instance. `labels` and `scores` are indexed by number - 1.
     """
     queries, count = classes.shape[0], classes.shape[1] - 1
     likely = classes.softmax(dim=-1)[:, :-1].flatten()
     scores, places = likely.topk(queries, sorted=False)
-    # The score of a mask, at most 1, can only make it less.
+    # The mask's score, at most 1, can only lower the class's score.
     kept = scores >= threshold
     scores, places = scores[kept], places[kept]
     chosen = masks[places // count]
@@ -82,9 +83,9 @@ def instance_map(classes: torch.Tensor, masks: torch.Tensor, size: Size, thresho
 
 
 def runs(segments: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A map as runs of equal numbers down its columns, left to right, which for most pictures is far less.
+    """Return a map as runs of equal numbers down its columns, left to right. Most pictures are far smaller so.
 
-    `starts` are places in the columns one after another, int32, and `values` the numbers there.
+    `starts`, int32, are positions in the concatenated columns, and `values` are the numbers there.
     """
     pixels = segments.T.reshape(-1)
     changes = torch.nonzero(pixels[1:] != pixels[:-1])[:, 0] + 1
@@ -93,14 +94,14 @@ def runs(segments: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def on_canvas(masks: torch.Tensor, canvas: Size) -> torch.Tensor:
-    """The masks at this size."""
+    """Return the masks scaled to this size."""
     return interpolate(masks[None], size=canvas, mode="bilinear", align_corners=False)[0]
 
 
 def _enlarged(planes: torch.Tensor, size: Size) -> Iterator[torch.Tensor]:
-    """The planes at this size, a few at a time, as if they had been enlarged together."""
+    """Yield the planes at this size, a few at a time, with the same values as if they were enlarged together."""
     step = max(1, _AT_ONCE // (size[0] * size[1]))
-    # PyTorch treats exactly three channels in a way of its own, whose last bits differ.
+    # PyTorch treats exactly three channels in a special way, whose last bits differ.
     while len(planes) != 3 and 3 in (step, len(planes) % step):
         step += 1
     step = 3 if len(planes) == 3 else step
@@ -109,7 +110,7 @@ def _enlarged(planes: torch.Tensor, size: Size) -> Iterator[torch.Tensor]:
 
 
 def _best(planes: Iterator[torch.Tensor], count: int, size: Size, first: int = 0) -> torch.Tensor:
-    """For each pixel the place of the greatest of `count` values, the first of equal ones, counted from `first`."""
+    """Return for each pixel the index of the greatest of `count` values, the first if equal, counted from `first`."""
     greatest: torch.Tensor | None = None
     best: torch.Tensor | None = None
     start = first
@@ -131,5 +132,5 @@ def _best(planes: Iterator[torch.Tensor], count: int, size: Size, first: int = 0
 
 
 def _empty(size: Size, largest: int, device: torch.device) -> torch.Tensor:
-    """A map of zeros for numbers up to `largest`."""
+    """Return a map of zeros that can hold numbers up to `largest`."""
     return torch.zeros(size, dtype=torch.uint8 if largest < 256 else torch.int16, device=device)
