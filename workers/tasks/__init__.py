@@ -1,4 +1,4 @@
-"""Which class handles a task? The one in the module of the task's name here, or the one that a package offers.
+"""Which class handles a task? The one in the module of the task's name here, or the one that another package offers.
 
 A package offers a handler by an entry point of the group `nightshift.handlers` with the task's id (docs/extending.md).
 """

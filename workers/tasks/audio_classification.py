@@ -35,7 +35,7 @@ class AudioClassification(Handler[Params]):
         return [self._pieces(record["audio"]) for record in records]
 
     def _pieces(self, clip: Clip) -> Iterator[Piece]:
-        """One piece: the whole clip. Its note is the clip's length in seconds."""
+        """Yield one piece, the whole clip. Its notes are the clip's length in seconds."""
         rate = self.loaded.processor.sampling_rate
         samples = replace(clip, max_seconds=min(clip.max_seconds, self.params.max_seconds)).samples(rate)
         check_length(samples, self._shortest)
@@ -54,6 +54,6 @@ class AudioClassification(Handler[Params]):
 
 
 def default_function(config: Any) -> str:
-    """What the pipeline of audio applies: unlike that of text, softmax to a single label."""
+    """Return the function of the audio pipeline. Unlike the text pipeline, it applies softmax to a single label."""
     by_problem = {"regression": "none", "multi_label_classification": "sigmoid"}
     return by_problem.get(config.problem_type, "softmax")

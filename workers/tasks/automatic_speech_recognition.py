@@ -1,4 +1,4 @@
-"""automatic-speech-recognition: a clip's chunks through a model of either kind, then one transcript of them all."""
+"""automatic-speech-recognition: a clip's chunks through a CTC model or Whisper, then one transcript of them all."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """depth-estimation: a forward pass over a picture, then its depth at the picture's own size, encoded.
 
-The device's depth is small; each becomes large in `finish` alone, one record at a time, where it takes about 9 bytes a
+The depth from the device is small. It is enlarged only in `finish`, one record at a time, which takes about 9 bytes per
 pixel of the original picture.
 """
 
@@ -20,9 +20,9 @@ from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.models.load import load_model
 from workers.vision.processor import in_equal_shapes, load_processor, piece_of, probe
 
-#: What image processors make the final depth of; the second is DepthPro's scale.
+#: The outputs from which image processors make the final depth. The second is DepthPro's scale.
 _FIELDS = ("predicted_depth", "field_of_view")
-#: Pixels that are scaled to 16 bits at once.
+#: The number of pixels that are scaled to 16 bits at once.
 _STRIP = 1 << 20
 
 
@@ -49,7 +49,7 @@ class DepthEstimation(Handler[Params]):
         yield piece_of(self.loaded, image)
 
     def _check_size(self, width: int, height: int) -> None:
-        """Refuse what a model without a size of its own would need too much memory for."""
+        """Refuse a picture for which a model without a size of its own would need too much memory."""
         own_size = getattr(self.loaded.processor, "size", None)
         if own_size is None and width * height > self.params.max_pixels:
             raise RecordError(
@@ -59,7 +59,7 @@ class DepthEstimation(Handler[Params]):
             )
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
-        """The model's depth for each piece, at the model's resolution, by the name that its processor knows."""
+        """Return the model's depth for each piece, at the model's resolution, by the name that its processor uses."""
         return in_equal_shapes(self.loaded, pieces, self._forward)
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> list[Output]:
@@ -85,9 +85,9 @@ class DepthEstimation(Handler[Params]):
         }
 
     def _at_full_size(self, output: dict[str, np.ndarray], width: int, height: int) -> np.ndarray:
-        """Float32 of shape (height, width), as the model's image processor makes it larger or smaller.
+        """Return float32 of shape (height, width), resized by the model's image processor.
 
-        Some processors drop axes of length 1, with which a picture of one row would have none.
+        The result is reshaped, since some processors drop axes of length 1, such as that of a picture of one row.
         """
         tensors = {name: torch.from_numpy(np.asarray(array))[None] for name, array in output.items()}
         raw = SimpleNamespace(**(dict.fromkeys(_FIELDS) | tensors))
@@ -97,7 +97,7 @@ class DepthEstimation(Handler[Params]):
 
 
 def as_png16(depth: np.ndarray, low: float, high: float) -> bytes:
-    """A grey PNG of 16 bits: 0 at `low`, 65535 at `high`, all 0 where these are equal."""
+    """Return a grey 16-bit PNG: 0 at `low`, 65535 at `high`, and all 0 if these are equal."""
     from PIL import Image
 
     scale = 65535 / (high - low) if high > low else 0.0
@@ -112,5 +112,5 @@ def as_png16(depth: np.ndarray, low: float, high: float) -> bytes:
 
 
 def as_float32(depth: np.ndarray, low: float, high: float) -> bytes:
-    """Little-endian, row by row from the top."""
+    """Return the depth as little-endian float32, row by row from the top."""
     return depth.astype("<f4", copy=False).tobytes()

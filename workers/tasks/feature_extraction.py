@@ -1,4 +1,4 @@
-"""feature-extraction: a forward pass over a text without its model's head, then one vector from its tokens'."""
+"""feature-extraction: a forward pass over a text without the model's head, then one vector from the tokens' vectors."""
 
 import inspect
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ _MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 @dataclass(frozen=True)
 class Embedder(Loaded):
-    """An encoder, and how its folder says that vectors are made of what it gives."""
+    """An encoder, and its folder's recipe for making vectors of its output."""
 
     recipe: Recipe | None
 
 
 class AutoModelForEmbeddings:
-    """AutoModel without the pooling layer of BERT and its kin.
+    """AutoModel without the pooling layer of BERT and related models.
 
-    A vector is made of the tokens' last layer. That one more layer above the first token is lacking in a checkpoint
-    that was trained without it, as for masked language modelling, and would be random.
+    A vector is made from the tokens' last layer. The pooling layer is a further layer above the first token. A
+    checkpoint that was trained without it, as for masked language modelling, lacks it, and it would be random.
     """
 
     @staticmethod
@@ -79,7 +79,7 @@ class FeatureExtraction(Handler[Params]):
         model = load_model(AutoModelForEmbeddings, folder, device, dtype)
         model.config.use_cache = False  # a decoder's keys and values are for the next token, which never comes
         tokenizer = load_tokenizer(folder)
-        tokenizer.padding_side = "right"  # so that a token's position is the same in every batch
+        tokenizer.padding_side = "right"  # a token's position is then the same in every batch
         if recipe is not None and recipe.max_tokens is not None:
             tokenizer.model_max_length = recipe.max_tokens
         if recipe is not None and recipe.lower_case:
@@ -89,12 +89,12 @@ class FeatureExtraction(Handler[Params]):
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
         texts = [self._recipe.prompt + record["text"] for record in records]
         pieces = encode(self.loaded, texts, None, self._limit)
-        if not all(piece.cost for piece in pieces):  # the runner asks again for each half, down to the text itself
+        if not all(piece.cost for piece in pieces):  # the runner retries each half, down to the text itself
             raise RecordError("no_tokens", "the text has no token that the model can read")
         return [[piece] for piece in pieces]
 
     def infer(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Vectors of shape (pieces, width), not cut and not normalised."""
+        """Return vectors of shape (pieces, width), neither cut nor normalised."""
         inputs = padded(self.loaded, pieces)
         hidden = self.loaded.model(**inputs).last_hidden_state
         return pool(hidden, inputs.get("attention_mask"), self._recipe.modes)
@@ -112,7 +112,7 @@ class FeatureExtraction(Handler[Params]):
 
 
 def _lower_case(tokenizer: Any) -> None:
-    """Have a text lowered before all else that is done to it."""
+    """Make a tokenizer lower-case a text before everything else."""
     lower = normalizers.Lowercase()
     then = tokenizer.normalizer
     tokenizer.normalizer = lower if then is None else normalizers.Sequence([lower, then])

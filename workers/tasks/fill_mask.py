@@ -17,13 +17,13 @@ from workers.models.device import to_device
 from workers.models.load import load_model, load_tokenizer
 from workers.text.encode import encode, max_tokens, padded
 
-#: What stands for the mask in a text, beside the model's own token.
+#: The strings that stand for the mask in a text, besides the model's own token.
 MASKS = ("[MASK]", "<mask>")
 
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """Where a text's masks are among its tokens, and whether the text was cut."""
+    """The positions of a text's masks among its tokens, and whether the text was cut."""
 
     places: list[int]
     truncated: bool
@@ -49,7 +49,7 @@ class FillMask(Handler[Params]):
         return Loaded(load_model(AutoModelForMaskedLM, folder, device, dtype), tokenizer, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
-        """A piece a record; none where the text has no mask."""
+        """Return one piece per record, or no piece if the text has no mask."""
         own = self.loaded.processor.mask_token
         texts = [with_mask(record["text"], own) for record in records]
         pieces = []
@@ -62,9 +62,9 @@ class FillMask(Handler[Params]):
         return pieces
 
     def infer(self, pieces: Sequence[Piece]) -> Sequence[torch.Tensor]:
-        """For each piece a float32 tensor of shape (2, masks, top_k): the best scores, and the numbers of their tokens.
+        """Return for each piece a float32 tensor of shape (2, masks, top_k): the best scores and their tokens' ids.
 
-        Float32 holds any integer up to 2^24, and no vocabulary is as large.
+        Float32 holds any integer up to 2^24, and no vocabulary is that large.
         """
         probabilities = self._logits(pieces).float().softmax(dim=-1)
         if self._targets is not None:
@@ -75,15 +75,15 @@ class FillMask(Handler[Params]):
         return torch.stack([best, ids.float()]).cpu().split_with_sizes(counts, dim=1)
 
     def _logits(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """The logits of all the batch's masks, shape (masks, vocabulary)."""
+        """Return the logits of all masks in the batch, of shape (masks, vocabulary)."""
         model = self.loaded.model
         inputs = padded(self.loaded, pieces)
         at = [(row, place) for row, piece in enumerate(pieces) for place in piece.notes.places]
         places = to_device(torch.tensor(at, dtype=torch.int64).reshape(-1, 2), self.loaded.device).unbind(1)
-        # The layer that gives logits over the vocabulary is by far the widest: it gets the masks alone.
+        # The layer that gives logits over the vocabulary is by far the widest, so it gets only the masks.
         with model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][places],)):
             logits: torch.Tensor = model(**inputs).logits
-        return logits[places] if logits.dim() == 3 else logits  # 3 where a model uses that layer's weights by itself
+        return logits[places] if logits.dim() == 3 else logits  # 3 if a model uses the layer's weights without a call
 
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
         if not pieces:
@@ -99,7 +99,7 @@ class FillMask(Handler[Params]):
         return {"masks": masks, "truncated": masked.truncated}
 
     def _filled(self, piece: Piece, place: int, score: float, token: int) -> Prediction:
-        """A mask's answer. Special tokens are left out of `sequence`, unless other masks would go with them."""
+        """Return a mask's answer. Special tokens are left out of `sequence` unless other masks would go too."""
         tokenizer = self.loaded.processor
         ids = list(piece.inputs["input_ids"])
         ids[place] = token
@@ -109,16 +109,16 @@ class FillMask(Handler[Params]):
 
 
 def with_mask(text: str, own: str) -> str:
-    """The text with the model's own mask token wherever it has one of MASKS."""
+    """Return the text with each of MASKS replaced by the model's own mask token."""
     for mask in MASKS:
         text = text.replace(mask, own)
     return text
 
 
 def target_ids(tokenizer: Any, targets: Sequence[str]) -> list[int]:
-    """The token of each target, each once: its own, or the first one of several; targets without any are left out.
+    """Return the token of each target, each once: its own, or the first of several. Targets without one are left out.
 
-    Raises Permanent where none is left. The rule is that of Transformers' FillMaskPipeline.
+    Raise Permanent if no target is left. The rule is that of Transformers' FillMaskPipeline.
     """
     vocabulary = tokenizer.get_vocab()
     found: list[int] = []

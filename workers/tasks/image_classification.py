@@ -33,7 +33,7 @@ class ImageClassification(Handler[Params]):
         return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
-        """Logits of shape (labels,) for each piece."""
+        """Return logits of shape (labels,) for each piece."""
         return in_equal_shapes(self.loaded, pieces, lambda inputs: list(self.loaded.model(**inputs).logits))
 
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:

@@ -1,4 +1,4 @@
-"""image-feature-extraction: a forward pass over a picture without its model's head, then one vector of its many."""
+"""image-feature-extraction: a forward pass over a picture without the model's head, then its vectors pooled to one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from workers.handler import Handler, Loaded, Output, Piece, Prediction, Record
 from workers.models.load import load_model
 from workers.vision.processor import in_equal_shapes, load_processor, prepare, probe
 
-#: What the parameters of a class token are called in Transformers' models.
+#: The names of the class token's parameters in Transformers' models.
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
 
 
 @dataclass(frozen=True)
 class PictureEncoder(Loaded):
-    """An encoder, and the poolings that it allows, the one to prefer first."""
+    """An encoder, and the poolings that it allows, with the preferred one first."""
 
     poolings: tuple[str, ...]
 
 
 class AutoModelForImageFeatureExtraction:
-    """AutoModel, without its pooling layer where the checkpoint was trained without one, which would be random."""
+    """AutoModel. Leaves out the pooling layer, which would be random, if the checkpoint was trained without one."""
 
     @staticmethod
     def from_pretrained(folder: Path, **options: Any) -> Any:
@@ -64,7 +64,7 @@ class ImageFeatureExtraction(Handler[Params]):
         return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
-        """Vectors of shape (width,) for each piece, not normalised."""
+        """Return a vector of shape (width,) for each piece, not normalised."""
         return in_equal_shapes(self.loaded, pieces, lambda inputs: list(self._pool(self.loaded.model(**inputs))))
 
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
@@ -77,10 +77,10 @@ class ImageFeatureExtraction(Handler[Params]):
 
 
 def _poolings(loaded: Loaded) -> tuple[str, ...]:
-    """Which poolings the model allows, by what it gives for a picture, the one to prefer first.
+    """Return the poolings that the model's output for a picture allows, with the preferred one first.
 
-    Raises Permanent (code `model`) where it gives no vectors, or other ones for an equal picture, as a model does that
-    masks patches at random.
+    Raise Permanent (code `model`) if the model gives no vectors, or if it gives different vectors for equal pictures,
+    as a model does that masks patches at random.
     """
     output = probe(loaded)
     hidden = getattr(output, "last_hidden_state", None)
@@ -100,7 +100,7 @@ def _poolings(loaded: Loaded) -> tuple[str, ...]:
 
 
 def _pooler(output: Any) -> torch.Tensor:
-    """The model's own, shape (pieces, width); of ConvNets it has two axes more, of length 1."""
+    """Return the model's own pooled output, of shape (pieces, width). ConvNets give two more axes of length 1."""
     pooled: torch.Tensor = output.pooler_output
     return pooled.flatten(1)
 
@@ -111,7 +111,7 @@ def _cls(output: Any) -> torch.Tensor:
 
 
 def _mean(output: Any) -> torch.Tensor:
-    """Over tokens (pieces, tokens, width), or over places (pieces, width, height, width of the map)."""
+    """Return the mean over tokens (pieces, tokens, width), or over places (pieces, width, height, width of the map)."""
     hidden: torch.Tensor = output.last_hidden_state
     return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
 

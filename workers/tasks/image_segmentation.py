@@ -1,6 +1,6 @@
 """image-segmentation: a forward pass over a picture, then a map of its segments, then a mask for each.
 
-The map is made on the device, at the picture's own size, and handed on as runs: by far the least of all that could be.
+The map is made on the device at the picture's own size, and leaves it as runs, which are by far the smallest form.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from workers.vision.processor import in_equal_shapes, load_processor, prepare
 from workers.vision.rle_masks import Mask, masks, require_pycocotools
 from workers.vision.segmentation import Size, class_planes, instance_map, on_canvas, panoptic_map, runs, semantic_map
 
-#: Image processors of models that find segments by queries, by how their names begin, with the size that they first
-#: bring the masks to, whatever the model's. Of other models each class has a plane of logits.
+#: The image processors of models that find segments by queries, by the start of their names, with the size to which
+#: they first scale the masks, whatever the model's size. In other models, each class has a plane of logits.
 _WITH_QUERIES: dict[str, Size | None] = {"Mask2FormerImageProcessor": (384, 384), "MaskFormerImageProcessor": None}
 
 
@@ -38,8 +38,8 @@ class ImageSegmentation(Handler[Params]):
                 code="bad_params",
             )
         self._subtask = params.subtask or able[0]
-        # Queries attend where a mask is at 0.5 or above, and the last bits of a mask, which depend on how many pictures
-        # are computed at once, decide what lies on that edge. On a CPU a batch would spare next to nothing.
+        # Queries attend to the places where a mask is at least 0.5. A value at that edge is decided by its last bits,
+        # which depend on how many pictures are computed at once. On a CPU a batch would save next to nothing.
         self._alone = bool(_queries(loaded.processor)) and loaded.device.type == "cpu"
 
     @classmethod
@@ -61,7 +61,7 @@ class ImageSegmentation(Handler[Params]):
 
         See `workers.vision.segmentation`.
 
-        `finite` says whether all that the model gave was a number.
+        `finite` says whether all of the model's outputs were finite numbers.
         """
         batches = [[piece] for piece in pieces] if self._alone else [pieces]
         outputs = [output for batch in batches for output in in_equal_shapes(self.loaded, batch, self._compute)]
@@ -104,14 +104,14 @@ class ImageSegmentation(Handler[Params]):
         return {"segments": segments, "width": width, "height": height}
 
     def _classes(self, output: dict[str, np.ndarray], size: Size) -> list[Prediction]:
-        """A segment for each class that some pixel has, in their order."""
+        """Return a segment for each class that a pixel has, in the order of the classes."""
         names = self.loaded.model.config.id2label
         numbers = range(int(output["values"].max()) + 1)
         found = zip(numbers, masks(output["starts"], output["values"], size, numbers), strict=True)
         return [_segment(names[number], None, mask) for number, mask in found if mask.area]
 
     def _found(self, output: dict[str, np.ndarray], size: Size) -> list[Prediction]:
-        """A segment for each query of a map that is left, in their order."""
+        """Return a segment for each of a map's queries that is kept, in their order."""
         names = self.loaded.model.config.id2label
         found = masks(output["starts"], output["values"], size, range(1, len(output["scores"]) + 1))
         return [
@@ -121,13 +121,13 @@ class ImageSegmentation(Handler[Params]):
         ]
 
     def _is_left(self, area: int, own: int) -> bool:
-        """Whether enough of a query's own pixels went to it. In float32, as the rule's source divides."""
+        """Return whether a query got enough of its own pixels. Divides in float32, as the rule's source does."""
         share = self.params.overlap_mask_area_threshold
         return area > 0 and own > 0 and float(np.float32(area) / np.float32(own)) > share
 
 
 def _queries(processor: Any) -> list[Size | None]:
-    """The canvas of a processor of models with queries; nothing for others."""
+    """Return the canvas of a processor of models with queries, as a list of one; an empty list for others."""
     name = type(processor).__name__
     return [canvas for prefix, canvas in _WITH_QUERIES.items() if name.startswith(prefix)]
 

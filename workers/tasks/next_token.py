@@ -1,4 +1,4 @@
-"""next-token: the scores behind a text's last token, filtered, and a token drawn from them.
+"""next-token: the scores for the token after a text, filtered, and a token drawn from them.
 
 Rule: the causal language modelling example of https://huggingface.co/docs/transformers/v4.20.1/task_summary
 """
@@ -28,7 +28,7 @@ class NextToken(Handler[Params]):
         assert isinstance(loaded, Causal)
         self._prompts = Prompts(loaded)
         self._pads = pads(loaded.model)
-        # A step of `generate`, which knows what each architecture needs; the token that it takes is not looked at.
+        # One step of `generate`, which knows what each architecture needs. The token that it chooses is ignored.
         config: Any = GenerationConfig
         self._step = config(
             max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_logits=True, pad_token_id=0
@@ -48,9 +48,9 @@ class NextToken(Handler[Params]):
         return pieces
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
-        """Of each piece `token`, int64 of shape (), and `tokens`, int64, and `scores`, float32, of shape (candidates,).
+        """Return each piece's `token`, int64 of shape (), and the candidates' `tokens` (int64) and `scores` (float32).
 
-        The scores are nan where the model's are no finite numbers.
+        `tokens` and `scores` have shape (candidates,). The scores are NaN if the model's scores are not finite.
         """
         alike: defaultdict[int, list[int]] = defaultdict(list)
         for index, piece in enumerate(pieces):
@@ -64,7 +64,7 @@ class NextToken(Handler[Params]):
         params = self.params
         raw = self._scores(pieces)
         scores = filtered(raw / params.temperature, params.top_k, params.top_p)
-        # Sorted whole, since `topk` doesn't say which of equal scores goes first.
+        # All scores are sorted, since `topk` doesn't define the order of equal scores.
         probabilities, tokens = torch.sort(scores.softmax(-1), descending=True, stable=True)
         probabilities[~torch.isfinite(raw.amax(-1))] = torch.nan
         drawn = tokens[:, 0]
@@ -78,7 +78,7 @@ class NextToken(Handler[Params]):
         ]
 
     def _scores(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """The scores behind the last token, float32 of shape (pieces, vocabulary)."""
+        """Return the scores after the last token, float32 of shape (pieces, vocabulary)."""
         ids, mask = left_padded(self.loaded, [piece.inputs["input_ids"] for piece in pieces])
         output = self.loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=self._step)
         scores: torch.Tensor = output.logits[0].float()

@@ -1,7 +1,7 @@
 """object-detection: a forward pass over a picture, then the boxes and labels of the queries that found something.
 
-Pictures are batched only with others of the same processed shape. The models take a mask for padding, but the padding
-reaches the features beside it through the convolutions all the same, and with them the answer.
+Pictures are batched only with others of the same processed shape. The models take a mask for padding, but through the
+convolutions padding still changes the features next to it, and so the answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class ObjectDetection(Handler[Params]):
         return prepare(self.loaded, records)
 
     def infer(self, pieces: Sequence[Piece]) -> list[Output]:
-        """For each picture the `logits` of its queries, (queries, labels), and `boxes`, (queries, 4), of 0 to 1."""
+        """Return for each picture its queries' `logits`, (queries, labels), and `boxes`, (queries, 4), from 0 to 1."""
         return in_equal_shapes(self.loaded, pieces, self._compute)
 
     def _compute(self, inputs: dict[str, torch.Tensor]) -> list[Output]:

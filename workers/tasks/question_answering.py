@@ -22,13 +22,13 @@ from workers.models.load import load_fast_tokenizer, load_model
 from workers.text.answer_spans import Answer, Window, answers, best_spans, merged, window_of
 from workers.text.encode import groups, max_tokens, padded
 
-#: What a window shares with the next one where the job doesn't say; half a window where that is less.
+#: The default number of tokens that a window shares with the next one, or half a window if that is less.
 DEFAULT_STRIDE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What a piece reads of the context, and where it has CLS tokens outside that: the first stands for no answer."""
+    """A piece's window on the context, and its CLS tokens outside the window; the first one stands for no answer."""
 
     window: Window
     null: list[int]
@@ -51,9 +51,9 @@ class QuestionAnswering(Handler[Params]):
                 f"most that this model and params.max_seq_len allow, has room for {self._room}",
                 code="bad_params",
             )
-        # Where the tokenizer pads on the left, the context comes first, so that it is the question that is next to it.
+        # If the tokenizer pads on the left, the context comes first, and the question is next to it.
         self._question_first = loaded.processor.padding_side == "right"
-        # As many as the pipeline takes of each window: words and merging leave fewer answers than spans.
+        # As many spans as the pipeline takes of each window. Words and merging leave fewer answers than spans.
         self._spans = 2 * params.top_k + 10
 
     @classmethod
@@ -71,9 +71,9 @@ class QuestionAnswering(Handler[Params]):
         return [pieces for group in grouped for pieces in self._windows(group)]
 
     def _check_questions(self, records: Sequence[Record]) -> None:
-        """Raise RecordError where a question leaves a long context less than the overlap of two windows.
+        """Raise RecordError if a question leaves a long context no more room than the overlap of two windows.
 
-        The tokenizer, asked for such windows, would panic.
+        For such windows the tokenizer would panic.
         """
         tokenizer = self.loaded.processor
         encoded = tokenizer(
@@ -116,7 +116,7 @@ class QuestionAnswering(Handler[Params]):
         return pieces
 
     def infer(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Logits to be an answer's first token, and its last, of shape (pieces, 2, longest)."""
+        """Return the logits for an answer's first and last token, of shape (pieces, 2, longest)."""
         output = self.loaded.model(**padded(self.loaded, pieces))
         return torch.stack([output.start_logits, output.end_logits], dim=1)
 
@@ -137,10 +137,10 @@ class QuestionAnswering(Handler[Params]):
 
 
 def probabilities(notes: Notes, logits: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The score of no answer, and for each token of the window its probabilities to be an answer's first and last one.
+    """Return the score of no answer, and each window token's probabilities to be an answer's first and last token.
 
-    `logits` has shape (2, tokens of the piece). A softmax over the window and CLS; nothing else may be an answer.
-    Raises RecordError (`not_finite`) for NaN or infinity.
+    `logits` has shape (2, tokens of the piece). The softmax is over the window and CLS; nothing else may be an answer.
+    Raise RecordError (`not_finite`) for NaN or infinity.
     """
     kept = [*notes.null, *notes.window.tokens]
     start, end = (scores(row[kept], "softmax") for row in logits)

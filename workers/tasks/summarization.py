@@ -1,4 +1,4 @@
-"""summarization: a beam search of a sequence-to-sequence model over the text, behind the model's own prefix."""
+"""summarization: a beam search of a sequence-to-sequence model over the text, which follows the model's own prefix."""
 
 from schemas.job import JobSpec
 from schemas.tasks.summarization import TASK, Params

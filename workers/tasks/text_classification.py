@@ -27,7 +27,7 @@ class TextClassification(Handler[Params]):
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
         model = load_model(AutoModelForSequenceClassification, folder, device, dtype)
         tokenizer = load_tokenizer(folder)
-        if model.config.pad_token_id is None:  # GPT-2 and its kin find a text's last token by it
+        if model.config.pad_token_id is None:  # GPT-2 and related models find a text's last token by it
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
             model.config.pad_token_id = tokenizer.pad_token_id
         return Loaded(model, tokenizer, device, dtype)

@@ -1,4 +1,4 @@
-"""text-generation: prompts or conversations through the decoder, its answers as texts that end at stop strings.
+"""text-generation: prompts or conversations through the decoder, then answers as texts that end at stop strings.
 
 Rule: TextGenerationPipeline of Transformers 5, pipelines/text_generation.py and pipelines/base.py.
 """
@@ -22,14 +22,14 @@ from workers.generation.end_tokens import end_tokens, generated
 from workers.generation.stop_strings import Stops
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 
-#: What the pipeline takes where neither job nor model says.
+#: The pipeline's defaults, used if neither the job nor the model sets them.
 DEFAULT_NEW_TOKENS = 256
 DEFAULT_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
 class Notes:
-    """Of a prompt: its text where the answer begins with it, and whether it was cut."""
+    """A prompt's text if the answer begins with it, else an empty string; and whether the prompt was cut."""
 
     text: str
     truncated: bool
@@ -65,7 +65,7 @@ class TextGeneration(Handler[Params]):
         return [[self._piece(ids, text, extra)] for ids, text in zip(encoded, texts, strict=True)]
 
     def _piece(self, ids: list[int], text: str, extra: int) -> Piece:
-        """The prompt with its limit; `extra` tokens of it don't count for `max_length`."""
+        """Return the prompt with its limit. `extra` of its tokens don't count towards `max_length`."""
         positions = self._prompts.positions
         if self._length is None:
             limit = self._new
@@ -107,7 +107,7 @@ def _own_stops(own: GenerationConfig) -> list[str]:
 
 
 def _prefix(model: Any) -> str:
-    """What the pipeline puts before a text where it isn't told."""
+    """Return the prefix that the pipeline puts before a text by default."""
     own: str | None = getattr(model.config, "prefix", None)
     if own is None and type(model).__name__ == "XLNetLMHeadModel":
         own = TextGenerationPipeline.XL_PREFIX
@@ -115,7 +115,7 @@ def _prefix(model: Any) -> str:
 
 
 def configuration(own: GenerationConfig, params: Params) -> GenerationConfig:
-    """The model's own with the job's parameters, else the pipeline's defaults, written over it; without limits."""
+    """Return the model's configuration without limits, with the job's parameters or else the pipeline's defaults."""
     config: Any = copy.deepcopy(own)
     names = ("do_sample", "temperature", "top_k", "top_p", "num_beams", "repetition_penalty")
     for name in names:
@@ -136,10 +136,10 @@ def configuration(own: GenerationConfig, params: Params) -> GenerationConfig:
 
 
 def limits(own: GenerationConfig, params: Params, positions: int | None) -> tuple[int, int | None]:
-    """How many tokens to generate, or (where it isn't None, the second) how many there may be with the prompt.
+    """Return how many tokens to generate, and the limit of prompt and answer together, which counts if it isn't None.
 
-    Raises Permanent (`bad_params`) where the job wants as many new tokens as the model has positions, or more. What the
-    model or the pipeline would take is at most half of them.
+    Raise Permanent (`bad_params`) if the job wants as many new tokens as the model has positions, or more. A default of
+    the model or the pipeline is at most half of the positions.
     """
     new = params.max_new_tokens
     if new is not None and positions is not None and new >= positions:

@@ -25,7 +25,7 @@ from workers.text.windows import Window, encode_windows
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Tokens that share a label, by their places in the window: a word, or under `simple` a single token."""
+    """Tokens that share a label, by their positions in the window: a word, or under `simple` a single token."""
 
     label: str
     score: float
@@ -58,11 +58,11 @@ class TokenClassification(Handler[Params]):
         return Loaded(load_model(AutoModelForTokenClassification, folder, device, dtype), tokenizer, device, dtype)
 
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
-        """A record's pieces are its windows: without a stride one, and none for a text without tokens."""
+        """Return a record's windows as its pieces: one without a stride, and an empty list if it has no tokens."""
         return encode_windows(self.loaded, [record["text"] for record in records], self._limit, self.params.stride)
 
     def infer(self, pieces: Sequence[Piece]) -> Sequence[torch.Tensor]:
-        """Each piece's probabilities, float32 of shape (tokens, labels)."""
+        """Return each piece's probabilities, float32 of shape (tokens, labels)."""
         logits: torch.Tensor = self.loaded.model(**padded(self.loaded, pieces)).logits
         probabilities = logits.float().softmax(dim=-1).cpu()
         return [row[: piece.cost] for row, piece in zip(probabilities, pieces, strict=True)]
@@ -75,7 +75,7 @@ class TokenClassification(Handler[Params]):
         return {"entities": entities, "truncated": any(piece.notes.truncated for piece in pieces)}
 
     def _entities(self, piece: Piece, values: np.ndarray) -> list[Prediction]:
-        """A window's entities; `values` are its probabilities, of shape (tokens, labels)."""
+        """Return a window's entities. `values` are its probabilities, of shape (tokens, labels)."""
         window: Window = piece.notes
         places = range(piece.cost) if self._shows_special else np.flatnonzero(~window.special).tolist()
         strategy = self.params.aggregation_strategy
@@ -94,10 +94,10 @@ class TokenClassification(Handler[Params]):
         return [self._entity(piece, name, group) for name, group in named if name not in self.params.ignore_labels]
 
     def _places_of_words(self, piece: Piece, places: Sequence[int]) -> list[list[int]]:
-        """The tokens of each word.
+        """Return the tokens of each word.
 
-        A tokenizer that marks a word's later tokens (BERT's ##) tells them by their being longer than their text; of
-        any other, a word is taken to begin behind a space.
+        If the tokenizer marks a word's later tokens (BERT's ##), these are longer than their text. With any other
+        tokenizer, a word is assumed to begin after a space.
         """
         words: list[list[int]] = []
         for place in places:
@@ -116,7 +116,7 @@ class TokenClassification(Handler[Params]):
         return words
 
     def _word(self, values: np.ndarray, places: list[int]) -> Word:
-        """A word with the label that the strategy chooses from its tokens' probabilities."""
+        """Return a word with the label that the strategy chooses from its tokens' probabilities."""
         of_word = values[places]
         if self.params.aggregation_strategy == "first":
             chosen = of_word[0]
@@ -140,7 +140,7 @@ class TokenClassification(Handler[Params]):
         }
 
     def _text(self, piece: Piece, places: list[int]) -> str:
-        """A word as its tokens have it; an unknown token as it stands in the text."""
+        """Return a word as its tokens spell it, with an unknown token as it is in the text."""
         tokenizer = self.loaded.processor
         tokens: list[str] = []
         for place in places:
@@ -154,7 +154,7 @@ class TokenClassification(Handler[Params]):
 
 
 def joined(words: Sequence[Word]) -> list[list[Word]]:
-    """Neighbours of one tag; a label that begins with B- begins a new group, and one without prefix counts as I-."""
+    """Group neighbours of one tag. A label that begins with B- begins a new group; one without prefix counts as I-."""
     groups: list[list[Word]] = []
     last = None
     for word in words:
@@ -168,10 +168,10 @@ def joined(words: Sequence[Word]) -> list[list[Word]]:
 
 
 def without_overlaps(entities: Sequence[Prediction]) -> list[Prediction]:
-    """Entities of several windows in the text's order: of those that overlap the longest, and of these the surest."""
+    """Return several windows' entities in the text's order. Of overlapping ones keep the longest, then the surest."""
     ordered = sorted(entities, key=lambda entity: entity["start"])
     kept = ordered[:1]
-    for entity in ordered:  # the first meets itself, and is doubled where it spans nothing: so does the pipeline
+    for entity in ordered:  # the first meets itself, and is doubled if it spans nothing, as in the pipeline
         if kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:
             if _weight(entity) > _weight(kept[-1]):
                 kept[-1] = entity

@@ -30,13 +30,13 @@ class Translation(SequenceToSequence[Params]):
 
     def prepare(self, records: Sequence[Record]) -> list[list[Piece]]:
         if self._codes:
-            self.loaded.processor.src_lang = self.params.src_lang  # jobs share the tokenizer
+            self.loaded.processor.src_lang = self.params.src_lang  # set each time, since jobs share the tokenizer
         return super().prepare(records)
 
 
 def language_codes(tokenizer: Any) -> dict[str, int]:
-    """The languages that a tokenizer of many has tokens for, with their ids; empty for other tokenizers."""
-    if not hasattr(tokenizer, "_build_translation_inputs"):  # what Transformers' own pipeline told them by
+    """Return the languages that a multilingual tokenizer has tokens for, with their ids; empty for other tokenizers."""
+    if not hasattr(tokenizer, "_build_translation_inputs"):  # the test of Transformers' own pipeline
         return {}
     codes: dict[str, int] = getattr(tokenizer, "lang_code_to_id", None) or {
         code: tokenizer.convert_tokens_to_ids(code) for code in tokenizer.extra_special_tokens
@@ -45,7 +45,7 @@ def language_codes(tokenizer: Any) -> dict[str, int]:
 
 
 def _known_codes(codes: dict[str, int], params: Params) -> int:
-    """The id of the target language. Raises Permanent (`bad_params`) unless both languages are given and known."""
+    """Return the target language's id. Raise Permanent (`bad_params`) unless both languages are given and known."""
     for name, code in (("src_lang", params.src_lang), ("tgt_lang", params.tgt_lang)):
         if code not in codes:
             problem = "this model needs it" if code is None else f"the model doesn't know {code[:80]!r}"
@@ -54,10 +54,10 @@ def _known_codes(codes: dict[str, int], params: Params) -> int:
 
 
 def pair_entry(entries: dict[str, dict[str, Any]], params: Params) -> dict[str, Any]:
-    """The parameters that a configuration's `task_specific_params` have for the languages, `prefix` among them.
+    """Return the parameters in a configuration's `task_specific_params` for the languages, `prefix` among them.
 
-    Without languages that is the first pair's, or nothing where there is none. Raises Permanent (`bad_params`) where
-    the languages given are no pair of the model, or one of them alone is of several pairs.
+    Without languages, these are the first pair's, or an empty dict if the model has no pair. Raise Permanent
+    (`bad_params`) if the given languages are not a pair of the model, or if a single one is part of several pairs.
     """
     pairs = {found.groups(): entry for name, entry in entries.items() if (found := _PAIR.fullmatch(name))}
     wanted = (params.src_lang, params.tgt_lang)

@@ -1,7 +1,7 @@
 """zero-shot-classification: a forward pass for each label's hypothesis after the text, then a softmax over labels.
 
-Rule: transformers/pipelines/zero_shot_classification.py. A model whose configuration names no label that begins with
-`entail` is run, as there, with its last label in that place; the log has a warning.
+Rule: transformers/pipelines/zero_shot_classification.py. If a model's configuration names no label that begins with
+`entail`, the last label is used instead, as there, and a warning is logged.
 """
 
 import logging
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class ZeroShotClassification(Handler[Params]):
-    """A record's pieces are (text, hypothesis), one a label, in the order of `labels`."""
+    """A record's pieces are pairs (text, hypothesis), one per label, in the order of `labels`."""
 
     task = TASK
 
@@ -47,7 +47,7 @@ class ZeroShotClassification(Handler[Params]):
         return loaded
 
     def _check_room(self) -> None:
-        """Raise Permanent where a hypothesis leaves no room for one token of text: it is never cut."""
+        """Raise Permanent if a hypothesis, which is never cut, leaves no room for a token of text."""
         if self._limit is None:
             return
         encoded = self.loaded.processor([""] * len(self._hypotheses), self._hypotheses, verbose=False)
@@ -66,7 +66,7 @@ class ZeroShotClassification(Handler[Params]):
         return [pieces[start : start + count] for start in range(0, len(pieces), count)]
 
     def infer(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
-        """Logits over the model's labels, shape (labels,), for each piece."""
+        """Return the logits over the model's labels, of shape (labels,), for each piece."""
         logits: dict[int, torch.Tensor] = {}
         for group in self._alike(pieces):
             rows = self.loaded.model(**padded(self.loaded, [pieces[i] for i in group])).logits
@@ -74,10 +74,11 @@ class ZeroShotClassification(Handler[Params]):
         return [logits[i] for i in range(len(pieces))]
 
     def _alike(self, pieces: Sequence[Piece]) -> list[list[int]]:
-        """The batch's indices, apart by how many end tokens a piece has where the model wants that equal in a batch.
+        """Return the batch's indices, grouped by the pieces' number of end tokens if a batch needs it equal.
 
-        BART and its kin classify by the last end token, and refuse a batch where a text has more of them, as one does
-        that has `</s>` written in it: transformers/models/bart/modeling_bart.py, BartForSequenceClassification.
+        BART and related models classify by the last end token, and refuse a batch if a text has more of them than
+        another, as when `</s>` is written in it: transformers/models/bart/modeling_bart.py,
+        BartForSequenceClassification.
         """
         config = self.loaded.model.config
         if not config.is_encoder_decoder:
@@ -89,13 +90,13 @@ class ZeroShotClassification(Handler[Params]):
 
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
         values = self._label_scores(np.stack(outputs))
-        # Of equal scores the last label comes first, as in the pipeline.
+        # If scores are equal, the last label comes first, as in the pipeline.
         order = np.argsort(values, kind="stable")[::-1]
         top = [{"label": self.params.labels[int(i)], "score": float(values[i])} for i in order]
         return top[0] | {"top": top, "truncated": any(piece.notes for piece in pieces)}
 
     def _label_scores(self, logits: np.ndarray) -> np.ndarray:
-        """Float32 scores, shape (labels,), from logits of shape (labels, labels of the model)."""
+        """Return float32 scores of shape (labels,) from logits of shape (labels, labels of the model)."""
         if self.params.multi_label or len(logits) == 1:
             contradiction = -1 if self._entailment == 0 else 0
             return np.array([scores(row[[contradiction, self._entailment]], "softmax")[1] for row in logits])
@@ -103,6 +104,6 @@ class ZeroShotClassification(Handler[Params]):
 
 
 def entailment_index(config: Any) -> int:
-    """The index of the first label whose name begins with `entail`, in any case; -1, the last, where there is none."""
+    """Return the index of the first label that begins with `entail`, in any case, or -1, the last, if there is none."""
     found = (index for name, index in config.label2id.items() if name.lower().startswith("entail"))
     return next(found, -1)
