@@ -1,7 +1,7 @@
 """The Celery application of a worker process: `celery -A workers.celery_app worker`. An entry point.
 
-Imported by Celery's parent, which only moves messages, and by the child that it spawns, which does the work: torch and
-the models are the child's alone.
+Celery's parent, which only moves messages, imports this module, and so does the child that it spawns, which does the
+work. Only the child has torch and the models.
 """
 
 from functools import cache
@@ -27,13 +27,13 @@ def _process() -> "Process":
     return Process(settings, Broker(app))
 
 
-# The child imports torch while the job is still being planned, and not when its first shard waits for it.
+# The child imports torch at its start, while a job is still being planned, and not when the first shard waits for it.
 worker_process_init.connect(lambda **_: _process(), weak=False)
 
 
 @app.task(name=RUN_SHARD)  # type: ignore[untyped-decorator]
 def run_shard(task: str) -> None:
-    """Run shards, whatever comes of it: how one ended is told to Redis, and never raised to Celery."""
+    """Take a ticket of `task` and run shards. Outcomes, errors included, go to Redis and are never raised to Celery."""
     from workers.execution.ticket import run_turns
 
     run_turns(task, _process())

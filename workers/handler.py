@@ -1,4 +1,4 @@
-"""What a task's code has to be: four methods. The runner owns loops, batching, timing, counts and errors."""
+"""What must a task implement? Four methods. The runner owns loops, batching, timing, counts and errors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from schemas.task import Task, TaskParams
 Record = dict[str, Any]
 #: A prediction: the fields of the task's Arrow struct → their values.
 Prediction = dict[str, Any]
-#: What the device makes of one piece: a tensor, or several by name.
+#: The device's output for one piece: a tensor, or several by name.
 Output = torch.Tensor | dict[str, torch.Tensor]
 
 
@@ -31,12 +31,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What the device computes at once: a record, or a window or chunk of one.
+    """The unit that the device computes: a record, or a window or chunk of a record.
 
-    `inputs` are the encoded values by the name of the model's argument. `cost` is what padding multiplies, in tokens;
-    16 x 16 pixels and 20 ms of sound count as a token. Pieces are batched with others of like cost. `notes` are what
-    `finish` needs. `seed` is the runner's, of the job's seed and the record's place in the input: whatever a handler
-    draws at random comes from it alone, so that batch, retry and worker don't matter.
+    `inputs` are the encoded values by the name of the model's argument. `cost` is the length that padding extends, in
+    tokens; 16 x 16 pixels and 20 ms of sound count as a token. Pieces of similar cost are batched together. `notes` are
+    for `finish`. `seed` is set by the runner from the job's seed and the record's place in the input. A handler's
+    random draws depend on it alone, so that batch, retry and worker don't matter.
     """
 
     inputs: dict[str, Any]
@@ -49,14 +49,14 @@ P = TypeVar("P", bound=TaskParams)
 
 
 class Handler(ABC, Generic[P]):
-    """One task on one loaded model, for one job. Has no loops over shards, no I/O, and catches nothing.
+    """One task on one loaded model, for one job. It has no loops over shards and no I/O, and catches nothing.
 
-    A method raises RecordError for a record that can't be done; any other error counts against the record too, once the
-    runner has narrowed it down to that record.
+    A method raises RecordError for a record that can't be processed. Any other error becomes a record's error too, once
+    the runner has narrowed it down to that record.
     """
 
     task: ClassVar[Task]
-    #: Whether equal records have equal predictions, so that a shard computes them once. An instance may say otherwise.
+    #: Whether equal records have equal predictions, so that a shard computes them once. An instance may override it.
     deterministic: bool = True
 
     def __init__(self, loaded: Loaded, params: P, spec: JobSpec) -> None:
@@ -67,26 +67,26 @@ class Handler(ABC, Generic[P]):
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
-        """The model and its processor from a local folder. Raises Permanent where they don't fit the task."""
+        """Load the model and its processor from a local folder. Raise Permanent if they don't fit the task."""
 
     @abstractmethod
     def prepare(self, records: Sequence[Record]) -> Sequence[Iterable[Piece]]:
-        """Each record's pieces, encoded on the CPU.
+        """Return each record's pieces, encoded on the CPU.
 
-        Of a record that decodes to much (a picture, an hour of sound) the pieces are best a generator: the runner goes
-        through several at once, in threads, and only as far as it computes next.
+        If a record decodes to a lot of data (a picture, an hour of sound), its pieces should be a generator. The runner
+        reads several generators at once, in threads, and only as far as it computes next.
         """
 
     @abstractmethod
     def infer(self, pieces: Sequence[Piece]) -> torch.Tensor | Sequence[Output]:
-        """Raw outputs of a batch, one a piece: a tensor whose first axis is the pieces, or an output for each.
+        """Return a batch's raw outputs, one per piece: a tensor whose first axis is the pieces, or a sequence.
 
-        Called under inference mode. What is large (logits over a vocabulary) is best cut down to what `finish` needs.
+        Called under inference mode. A large output (logits over a vocabulary) should be reduced to what `finish` needs.
         """
 
     @abstractmethod
     def finish(self, pieces: Sequence[Piece], outputs: Sequence[Any]) -> Prediction:
-        """A record's prediction from its pieces and their raw outputs (numpy; float32 where they were any float).
+        """Return a record's prediction from its pieces and their raw outputs, as numpy arrays, with floats as float32.
 
-        The inputs of a piece that a generator gave are gone by then.
+        If a generator yielded the pieces, their inputs are gone by then.
         """

@@ -1,4 +1,4 @@
-"""What tasks with a label head share: scores from logits, and the best labels.
+"""What do tasks with a label head share? Scores from logits, and the best labels.
 
 Rule and names: https://huggingface.co/docs/transformers/main_classes/pipelines#transformers.TextClassificationPipeline
 """
@@ -12,7 +12,7 @@ from workers.handler import Prediction
 
 
 def score_function(config: Any, wanted: str | None) -> str:
-    """`softmax`, `sigmoid` or `none`: as wanted, else as the configuration of a Transformers classifier has it."""
+    """Return `softmax`, `sigmoid` or `none`: as wanted, else by the configuration, as Transformers' classifiers do."""
     if wanted is not None:
         return wanted
     if config.problem_type == "regression":
@@ -23,7 +23,7 @@ def score_function(config: Any, wanted: str | None) -> str:
 
 
 def scores(logits: np.ndarray, function: str) -> np.ndarray:
-    """Float32 scores of one record's logits, shape (labels,). Raises RecordError (`not_finite`) for NaN or infinity."""
+    """Return one record's float32 scores, shape (labels,). Raise RecordError (`not_finite`) for NaN or infinity."""
     logits = logits.astype(np.float32)
     if not np.isfinite(logits).all():
         raise RecordError("not_finite", "the model's output is not a number; float16 may be too narrow for this model")
@@ -36,7 +36,7 @@ def scores(logits: np.ndarray, function: str) -> np.ndarray:
 
 
 def best_labels(values: np.ndarray, names: dict[int, str], top_k: int) -> Prediction:
-    """`label`, `score` and `top` of one record; of equal scores the first label comes first."""
+    """Return `label`, `score` and `top` of one record. If scores are equal, the first label comes first."""
     order = np.argsort(-values, kind="stable")[:top_k]
     top = [{"label": names[int(i)], "score": float(values[i])} for i in order]
     return {"label": top[0]["label"], "score": top[0]["score"], "top": top}
