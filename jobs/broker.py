@@ -1,7 +1,7 @@
 """The broker: how Celery is set up on both sides, and the messages sent through it.
 
-Each setting follows from a fault that was seen; docs/decisions/0003 lists them. A message carries nothing that is known
-nowhere else: losing one, or getting it twice, does no harm.
+Each setting follows from a fault that was seen; docs/decisions/0003 lists them. A message carries nothing that only it
+knows: to lose one, or to get it twice, does no harm.
 """
 
 import os
@@ -28,12 +28,12 @@ VISIBILITY_TIMEOUT_S = 24 * 3600
 
 
 def task_queue(task: str) -> str:
-    """The queue of a task's shards."""
+    """Return the name of the queue of a task's shards."""
     return f"nightshift.{task}"
 
 
 def make_app(settings: Settings, name: str) -> Celery:
-    """A Celery application on the deployment's Redis."""
+    """Return a Celery application on the deployment's Redis."""
     if settings.redis_url is None:
         raise ServiceUnavailable("no Redis is set up: set NIGHTSHIFT_REDIS_URL, such as redis://localhost:6379/0")
     # What redis-py calls unix:// is redis+socket:// to kombu.
@@ -70,7 +70,7 @@ def make_app(settings: Settings, name: str) -> Celery:
 
 
 def serve(app: Celery, settings: Settings, module: str) -> None:
-    """Make this process a server of the app's functions, which `module` defines: called by the entry points alone."""
+    """Make this process a server of the app's functions, which `module` defines. Only the entry points call it."""
     from celery.signals import setup_logging, worker_process_shutdown, worker_shutting_down
 
     app.conf.include = [module]
@@ -79,7 +79,7 @@ def serve(app: Celery, settings: Settings, module: str) -> None:
     setup_logging.connect(lambda **_: logs.configure(settings.log_level, settings.log_format), weak=False)
     worker_process_shutdown.connect(_leave, weak=False)
     stop_file = settings.stop_file
-    if stop_file is not None:  # so that the child puts its shard back even where the supervisor was killed
+    if stop_file is not None:  # so that the child puts its shard back even if the supervisor was killed
         worker_shutting_down.connect(lambda **_: stop_file.touch(), weak=False)
 
 
@@ -90,13 +90,13 @@ def _leave(exitcode: int, **_: object) -> None:
 
 
 class Broker:
-    """Sends messages. Raises ServiceUnavailable where Redis can't be reached."""
+    """Sends messages. Raises ServiceUnavailable if Redis can't be reached."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     def release(self, state: "State", task: "Task") -> int:
-        """Send as many messages as are missing for the task's waiting shards, up to its window; how many.
+        """Send as many messages as are missing for the task's waiting shards, up to its window. Return how many.
 
         A message is a ticket, and names no shard: which one runs is chosen when it is taken (docs/decisions/0010).
         Called after each shard taken or put back, and by the sweep.
