@@ -1,8 +1,8 @@
-"""Heartbeat file: each stage's deadline, and the rows that are worked on, for the supervisor to read.
+"""The heartbeat file: each stage's deadline, and the rows that are worked on, for the supervisor to read.
 
-The supervisor's watchdog (`jobs/supervisor/watchdog.py`) ends a process whose stage is late, or that has outgrown its
-memory, and gives back the shard of one that is gone. It watches from outside: a library that hangs or crashes leaves no
-thread in this process that could.
+The supervisor's watchdog (`jobs/supervisor/watchdog.py`) ends a process if a stage is late or its memory is outgrown,
+and gives back the shard of a process that is gone. It watches from outside, because after a library hangs or crashes no
+thread in this process could.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs.logs import event
 from schemas.heartbeat import PULSE, TOGETHER, WorkInHand, place_of, time_to_bytes
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 
 _log = logging.getLogger(__name__)
 #: Seconds between two signs of life.
@@ -23,7 +23,7 @@ _PULSE_S = 1.0
 
 
 class Watch:
-    """The steps of one attempt. Without a file nobody is told of them. `alone` says that they are on one record."""
+    """Writes the deadlines of an attempt's steps, if there is a file. `alone`: the steps are on a single record."""
 
     def __init__(self, file: int | None = None, limit_s: float = 0) -> None:
         self._file = file
@@ -31,11 +31,11 @@ class Watch:
         self.alone = False
 
     def begin(self, stage: str) -> None:
-        """A step of this stage begins; one that was under way is over."""
+        """Note that a step of this stage begins. It replaces the stage's earlier step."""
         self.expect(stage, self._limit_s * (1 if self.alone else TOGETHER))
 
     def expect(self, name: str, within_s: float) -> None:
-        """This stage is heard of again within so many seconds."""
+        """Set this stage's deadline: its next sign of life comes within so many seconds."""
         if self._file is not None:
             os.pwrite(self._file, time_to_bytes(time.monotonic() + within_s), place_of(name))
 
@@ -46,9 +46,9 @@ class Watch:
 
 @contextmanager
 def watched(folder: Path | None, order: ShardOrder, attempt: str, limit_s: float, silence_s: float) -> Iterator[Watch]:
-    """A watch over an attempt, for as long as it lasts. Without a folder, which a supervisor makes, nobody watches.
+    """Keep a heartbeat file while the attempt lasts. Write no file if there is no folder, which a supervisor makes.
 
-    `limit_s` is for a step on one record, `silence_s` for code that lets no other thread run.
+    `limit_s` is the limit for a step on one record, `silence_s` the limit for code that lets no other thread run.
     """
     if folder is None:
         yield Watch()
@@ -58,7 +58,7 @@ def watched(folder: Path | None, order: ShardOrder, attempt: str, limit_s: float
     try:
         making.write_bytes(work.to_bytes())
         file = os.open(making, os.O_WRONLY)
-    except OSError as error:  # a full disk, say: the lease still finds what is lost, only later
+    except OSError as error:  # a full disk, say; a lost shard is still found when its lease ends, only later
         event(_log, "not_watched", logging.WARNING, error=str(error))
         yield Watch()
         return

@@ -1,9 +1,9 @@
-"""Careful: how to go through a shard that its worker was lost for, until the records that do it stand alone.
+"""Isolate poison records: process the shard in small spans until the record that kills the worker is found.
 
-Such a shard's rows are worked on in spans, one after the other, each named where it survives before anything is done
-with its records. The span in which a process dies is suspect; in the next attempt each row of a suspect span is a span
-of its own. A row that a process dies with alone, after it did so in company, is left out from then on: it becomes an
-error row. So a record that ends its process costs two more deaths, or one where another of its span was found before.
+Such a shard is processed in spans of rows, one after the other. Before a span is begun, it is recorded in a place that
+survives the process. The span in which a process dies is suspect, and in the next attempt each of its rows is a span of
+its own. A row with which a process dies again, now alone, becomes an error row and is left out from then on. So a
+record that kills its process costs two more deaths, or one if another record of its span was found before.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from math import isqrt
 
 from schemas.errors import RecordError
-from schemas.heartbeat import Death, Loss
+from schemas.loss import Death, Loss
 from workers.io.block import Block
 
-#: A shard is worked on with care once its process was lost this often, or was ended by its supervisor.
+#: Poison records are isolated once a shard's process was lost this often, or once its supervisor ended the process.
 CAREFUL_AFTER = 2
-#: Leases that must have run out over a row alone: that may have other causes, such as Redis being away.
+#: How often a lease must run out over a row alone; a single time may have another cause, such as Redis being away.
 UNSEEN = 2
 
 Span = tuple[int, int]
@@ -24,14 +24,14 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Findings:
-    """What the deaths over a shard tell: spans that hold a killer, and rows that are one, with why."""
+    """What deaths over a shard show: `suspects`, spans with a poison record, and `killers`, such rows and the cause."""
 
     suspects: tuple[Span, ...]
     killers: Mapping[int, Loss]
 
 
 def findings(deaths: Sequence[Death]) -> Findings | None:
-    """What these deaths tell, in their order; None where the shard needs no care yet."""
+    """Return what these deaths, in order, show; None if there are too few of them to isolate poison records."""
     if len(deaths) < CAREFUL_AFTER and all(death.why in (Loss.WORKER_LOST, Loss.LEASE_EXPIRED) for death in deaths):
         return None
     suspects: list[Span] = []
@@ -52,9 +52,9 @@ def findings(deaths: Sequence[Death]) -> Findings | None:
 
 
 def spans(start: int, stop: int, rows: int, found: Findings) -> Iterator[Span]:
-    """The rows start…stop-1 of a shard of so many, in the spans to work on: rows of suspect spans are alone.
+    """Yield the rows start…stop-1 of a shard of `rows` rows in spans. Each row of a suspect span is a span of its own.
 
-    Other spans are the square root of the shard's rows, so that there are about as many spans as rows in a suspect one.
+    Other spans have the square root of the shard's rows, so that there are about as many spans as rows in a span.
     """
     size = max(1, isqrt(rows))
     alone = {row for first, last in found.suspects for row in range(max(first, start), min(last, stop))}
@@ -70,14 +70,14 @@ def spans(start: int, stop: int, rows: int, found: Findings) -> Iterator[Span]:
 
 @dataclass(frozen=True)
 class Careful:
-    """How the runner is to go through a shard. `name` says where it survives which rows are worked on next, if any."""
+    """How the runner isolates a shard's poison records. `name` records the next span, or None, where it survives."""
 
     found: Findings
     errors: Mapping[int, RecordError]
     name: Callable[[Span | None], None]
 
     def without_killers(self, block: Block, start: int) -> Block:
-        """The block, whose first row is the shard's `start`, with errors in the place of records that are left out."""
+        """Return the block, whose first row is the shard's `start`, with errors in place of its poison records."""
         records = [self.errors.get(row, record) for row, record in enumerate(block.records, start)]
         return replace(block, records=records)
 
@@ -85,7 +85,7 @@ class Careful:
 def careful_after(
     deaths: Sequence[Death], timeout_s: float, memory_gb: float | None, name: Callable[[Span | None], None]
 ) -> Careful | None:
-    """How to go through a shard after these deaths over it; None where it needs no care."""
+    """Return how to isolate poison records after these deaths over a shard, or None if that isn't needed."""
     found = findings(deaths)
     if found is None:
         return None

@@ -1,8 +1,8 @@
-"""How is one attempt at a shard run? Under a lease, watched by the supervisor, its end told to Redis and logged.
+"""How is one attempt at a shard run? Under a lease, watched by the supervisor. Its outcome is told to Redis and logged.
 
-run_attempt   logs how the attempt ended, and keeps the heartbeat file, so that a crash or a hang is seen from outside
-_told         tells Redis, and releases what may run next
-_decided      keeps the lease while the work goes on, and decides what becomes of an error
+run_attempt   logs the outcome, and keeps the heartbeat file, so that a crash or a hang is seen from outside
+_told         tells Redis the outcome, and releases the shards that may run next
+_decided      keeps the lease during the work, and decides how to handle an error
 execute       reads, computes, writes and commits the part
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from jobs.logs import bound, event
 from schemas.errors import AlreadyExists, ServiceUnavailable
 from schemas.layout import child, part_name
+from schemas.plan import ShardOrder
 from schemas.report import ShardReport
-from schemas.shard import ShardOrder
 from schemas.tasks import find_task
 from workers.engine.heartbeat import Watch, watched
 from workers.engine.poison_rows import careful_after
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Attempt:
-    """An execution of a shard in this process, which holds its lease as `id`. `started` is when it was asked for."""
+    """One execution of a shard by this process, which holds its lease as `id`. `started` is when it asked for it."""
 
     order: ShardOrder
     id: str
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def run_attempt(attempt: Attempt) -> Outcome:
-    """Run a shard whose lease is held. Whatever comes of it is told to Redis and logged, and never raised."""
+    """Run a shard whose lease is held. The outcome, an error included, is told to Redis and logged, never raised."""
     order, settings = attempt.order, attempt.process.settings
     limits = settings.record_timeout_s, settings.silence_s
     with bound(job=order.job, shard=order.shard, attempt=attempt.id, task=order.task):
@@ -71,9 +71,9 @@ def run_attempt(attempt: Attempt) -> Outcome:
 
 
 def _told(attempt: Attempt, watch: Watch) -> Outcome:
-    """Run the shard, tell Redis how it ended, and release what may run next.
+    """Run the shard, tell Redis how it ended, and release the shards that may run next.
 
-    If Redis is away nothing is lost: the part stands, or the lease runs out and the sweep does the rest.
+    Nothing is lost if Redis is away: either the part is in storage, or the lease runs out and the sweep does the rest.
     """
     process, order = attempt.process, attempt.order
     try:
@@ -89,7 +89,7 @@ def _told(attempt: Attempt, watch: Watch) -> Outcome:
 
 
 def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
-    """Run the shard. Return how it ended, and whether the job wants finishing."""
+    """Run the shard. Return how it ended, and whether the job is to be finished now."""
     process, order, id = attempt.process, attempt.order, attempt.id
     state = process.state
     try:
@@ -99,7 +99,7 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
         _log.exception("device_lost")
         process.leave()
         raise
-    except Exception as error:  # noqa: BLE001 (decided by class; logged with its traceback if it is none of ours)
+    except Exception as error:  # noqa: BLE001 (decided by class; logged with its traceback if it is not one of ours)
         decision = decide(error, state.shards.tries(order), process.settings.max_transient, jitter())
         if not hasattr(error, "code"):
             _log.exception("unexpected_error")
@@ -115,7 +115,7 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
 
 
 def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
-    """Make the shard's part and create it. If another attempt's part stands already, that one counts."""
+    """Compute the shard's part and create it in storage. If another attempt's part is there already, it counts."""
     process, order = attempt.process, attempt.order
     found = process.existing_report(attempt.part, order.job)
     if found is not None:

@@ -1,4 +1,4 @@
-"""The lease: a worker's claim on a shard, renewed by a thread while it works, checked before each batch."""
+"""The lease: a worker's claim on a shard. A thread renews it during the work, and each batch checks it first."""
 
 import logging
 import threading
@@ -13,19 +13,19 @@ from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
 from schemas.manifest import JobStatus
-from schemas.shard import ShardOrder
+from schemas.plan import ShardOrder
 
 _log = logging.getLogger(__name__)
-#: What Redis says of a lease that it forgot with everything else, until it is rebuilt.
+#: The statuses that Redis gives for a lease after it was emptied, until it is rebuilt.
 _FORGOTTEN = ("unknown", "planning")
 
 
 class Lease:
-    """Holds a claimed shard's lease while used as a context manager.
+    """A context manager that holds the lease of a claimed shard.
 
-    Redis being away costs no work: the attempt goes on, and the commit in storage decides. A lease that could not be
-    renewed in time may be another worker's by now, so nothing is committed under it. Where Redis was emptied the
-    attempt goes on too, and takes its lease again once the job is known there.
+    If Redis is away, no work is lost: the attempt goes on, and the commit in storage decides. A lease that could not be
+    renewed in time may be another worker's by now, so nothing is committed under it. If Redis was emptied, the attempt
+    goes on too, and takes its lease again once the job is known there.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Lease:
         stop_file: Path | None,
         asked: float,
     ) -> None:
-        """`asked` is when the shard was asked for: `time.monotonic()`, before Redis gave it out."""
+        """`asked` is the `time.monotonic()` at which the shard was requested, before Redis gave it out."""
         self._state = state
         self._settings = settings
         self._order = order
@@ -81,9 +81,9 @@ class Lease:
         return self._state.shards.reclaim(self._order, self._attempt, now - self._asked)
 
     def check(self, rows: int) -> None:
-        """Note how many rows are done, and raise Interrupted where the attempt should end: called before each batch.
+        """Note how many rows are done, and raise Interrupted if the attempt should end. Called before each batch.
 
-        Never waits for Redis: the thread does.
+        Never wait for Redis; only the thread does.
         """
         self._rows = rows
         if self._stop_file is not None and self._stop_file.exists():
@@ -92,16 +92,15 @@ class Lease:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Say in Redis that the model is loaded meanwhile, so that a crash is put down to it. Raises as `name` does."""
+        """Mark the model as loading in Redis, so that a crash is attributed to it. Raise what `name` raises."""
         self.name("load")
         yield
         self.name(None)
 
     def name(self, work: tuple[int, int] | Literal["load"] | None) -> None:
-        """Say in Redis which rows alone are worked on next, or that it is the model; waits while Redis is away or being
-        rebuilt.
+        """Record in Redis what is worked on next: a span of rows, or loading the model.
 
-        Raises Interrupted where the attempt should end.
+        Wait while Redis is away or being rebuilt. Raise Interrupted if the attempt should end.
         """
         began = time.monotonic()
         while not self._named(work):
@@ -119,7 +118,7 @@ class Lease:
             return False
 
     def check_for_commit(self) -> None:
-        """Raises Interrupted unless the lease is surely still this attempt's. Waits while Redis is being rebuilt."""
+        """Raise Interrupted unless the lease is certainly still this attempt's. Wait while Redis is being rebuilt."""
         self._renew()
         deadline = time.monotonic() + self._settings.lease_s
         while self._status in _FORGOTTEN and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What one worker process keeps between shards: its connections, its models, and the jobs it works on."""
+"""What does a worker process keep between shards? Its connections, its models, and the jobs it works on."""
 
 import os
 import platform
@@ -17,21 +17,21 @@ from jobs.broker import Broker
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.storage.parts import read_report
+from jobs.storage.job_folder import read_report
 from schemas import __version__
 from schemas.errors import NotFound, Permanent
 from schemas.report import ShardReport
 from workers.execution.job_context import JobContext
 from workers.models.cache import ModelCache
 
-#: Jobs whose spec and plan a process remembers.
+#: The number of jobs whose spec and plan a process remembers.
 REMEMBERED_JOBS = 16
-#: Seconds between two notes of how fast a model is.
+#: The least number of seconds between two notes of a model's rate.
 RATE_EVERY_S = 5.0
 
 
 class Process:
-    """One worker process. `stop_file` appears when it should put its shard back and leave."""
+    """One worker process. When `stop_file` appears, it should put its shard back and leave."""
 
     def __init__(self, settings: Settings, broker: Broker) -> None:
         self.settings = settings
@@ -47,13 +47,13 @@ class Process:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """What computed the results."""
+        """The versions of Python and of the libraries that compute the results, by name."""
         modules: dict[str, Any] = {"torch": torch, "transformers": transformers, "pyarrow": pa}
         found = {name: str(module.__version__) for name, module in modules.items()}
         return {"nightshift": __version__, "python": platform.python_version()} | found
 
     def job(self, job: str, output: str) -> JobContext:
-        """The job's context, read from storage at its first shard here."""
+        """Return the job's context, which is read from storage for the job's first shard in this process."""
         if job not in self._jobs:
             self._jobs[job] = JobContext(output, self.storage, self.settings)
             if len(self._jobs) > REMEMBERED_JOBS:
@@ -62,18 +62,18 @@ class Process:
         return self._jobs[job]
 
     def note_rate(self, job: JobContext, rows_per_s: float) -> None:
-        """Remember how fast the job's model is worked on, for planning; not again within seconds."""
+        """Store the rate of the job's model in Redis, for planning. Do nothing within RATE_EVERY_S of the last time."""
         key, now = (job.task.id, job.accepted.spec.model), time.monotonic()
         if now - self._noted.get(key, -RATE_EVERY_S) >= RATE_EVERY_S:
             self._noted = {**self._noted, key: now} if len(self._noted) < REMEMBERED_JOBS else {key: now}
             self.state.jobs.note_rate(*key, rows_per_s)
 
     def leave(self) -> None:
-        """End this process at once, which can't work any more: its lease runs out, and another takes its place."""
+        """End this process at once, as it can't work any more. Its lease runs out, and another process replaces it."""
         os._exit(70)
 
     def existing_report(self, part: str, job: str) -> ShardReport | None:
-        """The report of the job's part that stands already; None where none does. Raises Permanent for another's."""
+        """Return the report of a part that exists already, else None. Raise Permanent if the part is another job's."""
         try:
             info = self.storage.stat(part)
         except NotFound:
