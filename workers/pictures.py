@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: Where Pillow begins to warn of decompression bombs: 256 MiB of pixels of 3 bytes. Pillow's own end is twice that.
+#: The limit by default: 256 MiB of pixels of 3 bytes. Pillow has two limits of its own: above as many pixels it warns,
+#: which is only logged, and twice as many it refuses.
 MAX_PIXELS = 89_478_485
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _ORIENTATION = 274
@@ -53,7 +54,7 @@ class Picture:
                 return _upright(opened)
         except RecordError:
             raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        except Image.DecompressionBombError as error:
             raise self._too_large("the picture") from error
         except MemoryError as error:
             raise RecordError("image_too_large", "decoding the picture takes more memory than there is") from error
