@@ -32,18 +32,18 @@ test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TESTS)
 
 # The tests on the newest packages that pyproject.toml allows, and on the oldest that it names; each in an environment of
-# its own. What other people's packages warn of is reported there, and no failure.
-FOREIGN := -W default
+# its own, with the newest tools for testing. What other people's packages warn of is reported there, and fails nothing.
 test-latest: $(UV_HOME)/bin/uv
 	$(call suite_with,.venv-latest,highest)
 test-lowest: $(UV_HOME)/bin/uv
 	$(call suite_with,.venv-lowest,lowest-direct)
 define suite_with
 	$(UV_HOME)/bin/uv venv --quiet --clear --python $(PYTHON) $(1)
-	$(UV_HOME)/bin/uv pip compile --quiet --upgrade --resolution $(2) --all-extras --group test --python $(PYTHON) \
+	$(UV_HOME)/bin/uv pip compile --quiet --resolution $(2) --all-extras --python $(PYTHON) --no-annotate \
 	  pyproject.toml --output-file $(1)/requirements.txt
-	$(UV_HOME)/bin/uv pip install --quiet --python $(1) --requirements $(1)/requirements.txt --editable .
-	HF_HUB_OFFLINE=1 $(1)/bin/python -m pytest $(TESTS) $(FOREIGN)
+	$(UV_HOME)/bin/uv pip install --quiet --python $(1) --requirements $(1)/requirements.txt --group test --group build \
+	  --editable .
+	HF_HUB_OFFLINE=1 $(1)/bin/python -m pytest $(TESTS) -W default
 endef
 
 # The whole fault campaign; the random killer once for each seed.

@@ -76,12 +76,14 @@ def to_file(file: Path, loggers: Iterable[str], level: str, style: Literal["text
 
 
 def never_raise_warnings() -> None:
-    """Report each warning once instead of raising it, if PYTHONWARNINGS or `-W` ask for exceptions.
+    """Go back to Python's own filters if PYTHONWARNINGS or `-W` ask for exceptions.
 
     A warning is for those who write code. Raised within a library it would take the answer away that the library gives.
     """
     if any(action == "error" for action, *_ in warnings.filters):
-        warnings.simplefilter("default")
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import boto3
 import redis
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from jobs.supervisor.embedded import redis_server
 
@@ -65,6 +67,11 @@ def running(
             process.wait()
 
 
+def redis_client(port: int, **options: Any) -> "redis.Redis":
+    """A client that tries once: whoever waits for a server, or ends one, wants no tries with pauses between them."""
+    return redis.Redis(port=port, retry=Retry(NoBackoff(), 0), **options)
+
+
 @contextmanager
 def redis_at(folder: Path, port: int | None = None, password: str | None = None) -> Iterator[str]:
     """The URL of an empty Redis, on this port or a free one; with a password where one is given."""
@@ -73,7 +80,7 @@ def redis_at(folder: Path, port: int | None = None, password: str | None = None)
     config.write_text(f'requirepass "{password}"\n' if password else "")
     command = [str(redis_server()), str(config), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with running([*command, "--dir", str(folder)], dict(os.environ), folder / "redis.log") as server:
-        client = redis.Redis(port=port, password=password)
+        client = redis_client(port, password=password)
 
         def up() -> bool:
             assert server.poll() is None, (folder / "redis.log").read_text()

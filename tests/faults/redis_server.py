@@ -8,7 +8,7 @@ from types import TracebackType
 import redis
 
 from jobs.supervisor.embedded import redis_server
-from tests.servers import free_ports, wait_for
+from tests.servers import free_ports, redis_client, wait_for
 
 
 class RedisServer:
@@ -19,7 +19,7 @@ class RedisServer:
         self._folder = folder
         self._persistent = persistent
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.client = redis_client(self.port, decode_responses=True)
 
     @property
     def url(self) -> str:

@@ -13,6 +13,7 @@ from jobs.settings import Settings
 from jobs.storage import Storage
 from schemas.layout import part_name
 from tests.faults.invariants import Ended, check
+from tests.faults.stage import BOUND_S
 from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences
 
@@ -66,12 +67,12 @@ def output(settings: Settings, classifier: Path, tmp_path: Path) -> Path:
 def test_a_finished_job_passes_and_each_break_is_told(output: Path) -> None:
     inputs = [str(output.parent / "in.parquet")]
     ended = Ended.seen(str(output), Storage())
-    check(ended, inputs, 60, attempts={0: 1}, meanwhile=[])
+    check(ended, inputs, BOUND_S, attempts={0: 1}, meanwhile=[])
     kept = {file: (file.read_bytes(), file.stat()) for file in output.iterdir()}
     for message, break_it in BROKEN:
         break_it(output)
         with pytest.raises(AssertionError, match=message):
-            check(Ended.seen(str(output), Storage()), inputs, 60)
+            check(Ended.seen(str(output), Storage()), inputs, BOUND_S)
         for file in output.iterdir():
             file.unlink()
         for file, (data, stat) in kept.items():
@@ -80,10 +81,10 @@ def test_a_finished_job_passes_and_each_break_is_told(output: Path) -> None:
     with pytest.raises(AssertionError, match="I4: ended after"):
         check(ended, inputs, 0)
     with pytest.raises(AssertionError, match="I5: shard 1 ran 3 times, 2 at most"):
-        check(ended, inputs, 60, attempts={1: 3}, most_attempts=2)
+        check(ended, inputs, BOUND_S, attempts={1: 3}, most_attempts=2)
     with pytest.raises(AssertionError, match=r"I6: .* had to wait"):
-        check(ended, inputs, 60, meanwhile=[ended])
+        check(ended, inputs, BOUND_S, meanwhile=[ended])
     with (output / "_manifest.json").open("a") as manifest:
         manifest.write(" ")
     with pytest.raises(AssertionError, match="I3: the manifest changed"):
-        check(ended, inputs, 60)
+        check(ended, inputs, BOUND_S)

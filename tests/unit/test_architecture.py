@@ -85,6 +85,22 @@ def test_only_settings_read_the_environment() -> None:
     )
 
 
+def test_no_test_measures_time() -> None:
+    """How long something takes says how busy the machine is. Tests count; benchmarks measure.
+
+    Clocks are read where a deadline is kept: by `wait_for`, and for a process whose step is late.
+    """
+    clocks = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "thread_time"}
+    found = {
+        str(file.relative_to(ROOT))
+        for file in sources("tests")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if (isinstance(node, ast.Attribute) and node.attr in clocks)
+        or (isinstance(node, ast.ImportFrom) and clocks & {alias.name for alias in node.names})
+    }
+    assert found == {"tests/servers.py", "tests/integration/test_killers.py"}
+
+
 def test_files_stay_readable() -> None:
     """A file over 400 lines wants splitting."""
     long = [f for p in ("schemas", "jobs", "workers") for f in sources(p) if len(f.read_text().splitlines()) > 400]

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from jobs.settings import Settings
 from jobs.supervisor.embedded import redis_server
 from schemas.task import Group
-from tests.servers import S3_ENV, free_ports, running, s3_client, seaweedfs, wait_for
+from tests.servers import S3_ENV, free_ports, redis_client, running, s3_client, seaweedfs, wait_for
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -164,7 +164,7 @@ def test_redis_starts_as_the_compose_file_says(tmp_path: Path) -> None:
     here = script.replace("redis-server -", f"{redis_server()} - --port {port} --bind 127.0.0.1 --dir {tmp_path}")
     env = {"REDIS_PASSWORD": "of-redis", "PATH": os.environ["PATH"]}
     with running(["sh", "-c", here], env, tmp_path / "redis.log"):
-        client = redis.Redis(port=port, password="of-redis")
+        client = redis_client(port, password="of-redis")
 
         def up() -> bool:
             try:
@@ -175,7 +175,7 @@ def test_redis_starts_as_the_compose_file_says(tmp_path: Path) -> None:
         wait_for("Redis answers", up)
         found = client.config_get("append*") | client.config_get("maxmemory-policy")
         assert (found["appendonly"], found["maxmemory-policy"]) == ("yes", "noeviction")
-        stranger = redis.Redis(port=port)
+        stranger = redis_client(port)
         with pytest.raises(redis.AuthenticationError):
             stranger.ping()
         stranger.close()

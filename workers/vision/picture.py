@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: The size from which Pillow warns of decompression bombs: 256 MiB of 3-byte pixels. Pillow's own limit is twice that.
+#: The default limit: 256 MiB of 3-byte pixels. Pillow has two limits of its own: it warns above this many pixels, which
+#: is only logged, and refuses twice as many.
 MAX_PIXELS = 89_478_485
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _ORIENTATION = 274
@@ -53,7 +54,7 @@ class Picture:
                 return _upright(opened)
         except RecordError:
             raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        except Image.DecompressionBombError as error:
             raise self._too_large("the picture") from error
         except MemoryError as error:
             raise RecordError("image_too_large", "decoding the picture takes more memory than there is") from error

@@ -1,7 +1,7 @@
 """State in a real Redis: each transition, and each thing that can come twice or late."""
 
 import re
-import time
+from itertools import count, islice
 from importlib.resources import files
 from unittest.mock import Mock
 
@@ -33,13 +33,14 @@ def running(
 
 
 QUEUE = "nightshift." + TASK
+_attempts = count()
 
 
 def taken(state: State, most: int = 100, attempt: str = "") -> list[tuple[str, int]]:
     """What workers take, one after the other, until nothing waits or they are so many."""
     found = []
-    for number in range(most):
-        shard = state.shards.take([TASK], [], attempt or f"{time.monotonic_ns()}-{number}")
+    for number in islice(_attempts, most):
+        shard = state.shards.take([TASK], [], attempt or f"attempt-{number}")
         if shard is None:
             break
         found.append((shard.job, shard.shard))

@@ -166,12 +166,18 @@ def test_what_is_no_good_picture(make: Callable[[], bytes], code: str, says: str
     assert len(error.message) < 500
 
 
-@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
-def test_the_limit_of_pixels() -> None:
-    """Of width times height, whichever is which; and without Pillow's warning being an error."""
+@pytest.mark.parametrize("warned", [False, True])
+def test_the_limit_of_pixels(warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of width times height, whichever is which; and ours alone, whether Pillow warns of so many or not."""
+    if warned:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for data in (encoded(picture(40, 30)), oriented(picture(40, 30), 6)):
-        assert Picture(data, 1200).rgb().size in ((40, 30), (30, 40))
-        assert refused(data, 1199).code == "image_too_large"
+        with pytest.warns(Image.DecompressionBombWarning) if warned else contextlib.nullcontext():
+            assert Picture(data, 1200).rgb().size in ((40, 30), (30, 40))
+            assert refused(data, 1199).code == "image_too_large"
+
+
+def test_the_limit_is_told_of_the_header_alone() -> None:
     with pytest.warns(Image.DecompressionBombWarning):
         assert "10000 x 10000" in refused(png_said_to_be(10_000, 10_000)).message
 
