@@ -6,7 +6,7 @@ import pyarrow as pa
 
 
 def json_schema(arrow: pa.DataType) -> dict[str, Any]:
-    """The schema; a field's description, unit and range come along. A type that JSON has no word for is a string."""
+    """Return the schema, with each field's description, unit and range. A type that JSON doesn't know is a string."""
     if pa.types.is_struct(arrow):
         fields = [arrow.field(index) for index in range(arrow.num_fields)]
         return {

@@ -1,6 +1,6 @@
-"""Who asks, and what they may: a bearer token to a principal, at the tenant's rate.
+"""Who asks, and what may they do? A bearer token names the principal, and the tenant's rate limits the requests.
 
-What a principal's scopes and prefixes mean for a request is the routes' business; another tenant's job is a 404 there.
+The routes apply the principal's scopes and prefixes; another tenant's job is a 404 there.
 """
 
 import ipaddress
@@ -31,27 +31,27 @@ class Principal:
     token_id: str = ""
 
     def may(self, scope: str) -> bool:
-        """Whether the principal has the scope; an admin has every one."""
+        """Return whether the principal has the scope. An admin has every scope."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     def require(self, scope: str) -> None:
-        """Raises Forbidden where the principal doesn't have the scope."""
+        """Raise Forbidden if the principal doesn't have the scope."""
         if not self.may(scope):
             raise Forbidden(f"this token has no scope {str(scope)!r}; it has: {', '.join(sorted(self.scopes))}")
 
     def sees(self, tenant: str) -> bool:
-        """Whether a tenant's jobs exist for this principal."""
+        """Return whether a tenant's jobs exist for this principal."""
         return tenant == self.tenant or Scope.ADMIN in self.scopes
 
 
-#: Who uses a server of their own machine, in the embedded mode: all that the settings allow.
+#: The user of the machine itself, in the embedded mode. They may do all that the settings allow.
 LOCAL = Principal("", frozenset(Scope), ("*",), ("*",), None)
 
 
 class Authenticator:
-    """Knows who asks. `host` is the address that the server listens on.
+    """Recognises who asks. `host` is the address that the server listens on.
 
-    Where the server is embedded and listens on loopback alone, a request from there needs no token. A proxy on the same
+    If the server is embedded and listens on loopback alone, a request from there needs no token. A proxy on the same
     machine doesn't change that, as long as the server takes the peer's address from the proxy's X-Forwarded-For.
     """
 
@@ -63,7 +63,7 @@ class Authenticator:
         self._lock = Lock()
 
     def check_start(self) -> None:
-        """Raises SpecError where nobody could use the server: it needs tokens, and there is none that works."""
+        """Raise SpecError if the server needs tokens and no token works: it would be of no use."""
         if not self._open and not self._tokens.any_works():
             raise SpecError.of(
                 "NIGHTSHIFT_TOKENS_FILE",
@@ -72,10 +72,10 @@ class Authenticator:
             )
 
     def authenticate(self, authorization_header: str | None, peer: str) -> Principal:
-        """Who asks, by the Authorization header and the address that the request comes from.
+        """Return who asks, by the Authorization header and the address that the request comes from.
 
-        Raises Unauthenticated for a token that is missing, wrong, expired or revoked, TooManyRequests above its
-        tenant's rate, ServiceUnavailable where the tokens can't be read.
+        Raise Unauthenticated for a token that is missing, wrong, expired or revoked, TooManyRequests above its
+        tenant's rate, ServiceUnavailable if the tokens can't be read.
         """
         if authorization_header is None:
             if self._open and is_loopback(peer):
@@ -85,7 +85,7 @@ class Authenticator:
         if kind.lower() != "bearer" or not secret.strip():
             raise Unauthenticated("the Authorization header is not of the form 'Bearer TOKEN'")
         token = self._tokens.find(secret.strip())
-        if token is None:  # one message for all of them: whether a token once worked is told to nobody
+        if token is None:  # one message for all cases: it doesn't say whether a token once worked
             raise Unauthenticated("this token doesn't work: it is wrong, expired or revoked")
         self._count(token.tenant, token.requests_per_s or self._settings.requests_per_s)
         return Principal(
@@ -106,14 +106,14 @@ class Authenticator:
 
 
 class _Bucket:
-    """What a tenant may still ask: filled at its rate, up to a burst."""
+    """The requests that a tenant has left: filled at its rate, up to a burst."""
 
     def __init__(self, rate: float) -> None:
         self._left = max(1.0, rate * _BURST_S)
         self._at = time.monotonic()
 
     def take(self, rate: float, now: float) -> float:
-        """Take one: 0, or the seconds until there is one."""
+        """Take one request. Return 0, or the seconds until there is one to take."""
         self._left = min(max(1.0, rate * _BURST_S), self._left + (now - self._at) * rate)
         self._at = now
         if self._left < 1:
@@ -123,7 +123,7 @@ class _Bucket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine itself is at this address."""
+    """Return whether the address is this machine's own loopback."""
     if host == "localhost":
         return True
     try:

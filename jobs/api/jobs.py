@@ -27,7 +27,7 @@ Id = Annotated[str, Path(description="A job's id.", examples=["20261120-031500-k
 
 @router.get("/v1/jobs/{id}", responses=answers(404))
 async def job(asked: Reading, id: Id) -> JobDetail:
-    """A job, and where it stands. While Redis is away, what storage knows of it."""
+    """A job, and how far it is. While Redis is away, what storage knows of it."""
     found = await asked.service.find(id, asked.who)
     return JobDetail.with_spec(await asked.service.coalesced_view(found, asked.who), found)
 
@@ -59,7 +59,7 @@ def cancel(asked: Submitting, id: Id) -> JobDetail:
 @router.post("/v1/jobs/{id}:pause", status_code=202, responses=answers(404, 409))
 @in_pool("quick")
 def pause(asked: Submitting, id: Id) -> JobDetail:
-    """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished."""
+    """Hold a job back: no more of its shards are handed out. Those that workers have in hand are finished."""
     return _changed(asked, id, lambda state, job: state.jobs.pause(job.id), "is not under way, or paused already")
 
 

@@ -100,7 +100,7 @@ _STATUS: tuple[tuple[type[NightshiftError], int], ...] = (
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer, for the OpenAPI document; those that any route may are among them."""
+    """Return the problems that a route may answer, for the OpenAPI document, with those of every route."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -155,7 +155,7 @@ def _of_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods that the path has, of every route that it fits best: the framework names those of one route."""
+    """Return the methods of every route that the path fits best. The framework names those of one route only."""
     document: dict[str, Any] = request.app.openapi()
     fitting = [path for path in document["paths"] if _fits(path, request.url.path)]
     best = max(fitting, key=len, default=None)
@@ -168,7 +168,7 @@ def _fits(template: str, path: str) -> bool:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    """A fault of ours: the log has it, the answer doesn't."""
+    """Answer a defect of the server. The log says what it is, the answer doesn't."""
     return _document(request, 500, "internal_error", "the server failed; its log says why")
 
 
@@ -193,6 +193,6 @@ def _document(
 
 
 def _short(text: str) -> str:
-    """The text, cut where it is long, and sure to be UTF-8."""
+    """Return the text, shortened if it is long, as valid UTF-8."""
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     return text.encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""What the API answers: jobs, their shards, tasks and workers, as JSON."""
+"""What does the API answer? Jobs, their shards, tasks and workers, as JSON."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class ProgressView(BaseModel):
     last_loss: Loss | None = Field(description="Why the last of them was.")
     records_per_s: float | None
     seconds_left: float | None
-    waits_for: str | None = Field(description="The group of workers that the job waits for, where none serves it.")
+    waits_for: str | None = Field(description="The group of workers that the job waits for, if no worker serves it.")
 
     @classmethod
     def of(cls, progress: Progress) -> "ProgressView":
@@ -94,7 +94,7 @@ Status = Literal[
 
 
 class JobView(BaseModel):
-    """A job, and where it stands. `progress` is there until it has ended, `end` from then on."""
+    """A job, and how far it is. `progress` is there until it has ended, `end` from then on."""
 
     id: str
     status: Status
@@ -142,7 +142,7 @@ class JobDetail(JobView):
 
 
 class Submitted(JobDetail):
-    """The job of a submission. `found` says what stood at its output: nothing, or the same job already."""
+    """The job of a submission. `found` says what was at its output: nothing, or the same job already."""
 
     found: Literal["nothing", "unfinished", "ended"]
 
@@ -155,13 +155,13 @@ class JobPage(BaseModel):
 
 
 class PlanView(BaseModel):
-    """A dry run: what the job would be. `seconds` is null where the model's speed was never measured here."""
+    """A dry run: what the job would be. `seconds` is null if the model's speed was never measured here."""
 
     shards: int
     records: int
     bytes: int
     skipped: dict[str, int]
-    complete: bool = Field(description="False where the input is too large to be counted in time: at least so much.")
+    complete: bool = Field(description="False if the input is too large to be counted in time: at least so much.")
     records_per_s: float | None
     seconds: float | None
     found: Literal["nothing", "unfinished", "ended"]

@@ -138,7 +138,7 @@ def shards(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int, Query(ge=0, le=2**31, description="`next` of a page.")] = 0,
 ) -> ShardPage:
-    """The shards of a job's plan, in input order, and where each stands. None while the job is being planned."""
+    """The shards of a job's plan, in input order, each with its status. Empty until the job is planned."""
     service = asked.service
     found = service.job(id, asked.who)
     plan = service.folder(found).find_plan()

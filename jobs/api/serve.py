@@ -1,4 +1,4 @@
-"""The server's process: on a deployment, or with Redis and a worker of its own for as long as it runs."""
+"""How does the API's server run? On a deployment, or with Redis and a worker of its own."""
 
 import sys
 import threading
@@ -33,12 +33,15 @@ _SWITCH_S = 0.0005
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises SpecError where nobody could use the server, or it may not do without
-    tokens; ServiceUnavailable where what it started itself has died."""
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raise SpecError if the server needs tokens and no token works, ServiceUnavailable if its own Redis or worker has
+    died.
+    """
     authenticator = Authenticator(settings, Tokens(settings.tokens_path), host)
     authenticator.check_start()
     if settings.redis_url is not None and "allow_files" not in settings.model_fields_set:
-        # What lies on this machine is nobody's input, unless somebody says so.
+        # The files of this machine are no inputs unless the settings say so.
         settings = settings.model_copy(update={"allow_files": False})
     sys.setswitchinterval(_SWITCH_S)
     with _deployment(settings) as (own, alive):
@@ -64,7 +67,7 @@ def _deployment(settings: Settings) -> Iterator[tuple[Settings, Callable[[], Non
 
 
 class _Server(uvicorn.Server):
-    """Tells event streams to end when it is told to: they would hold it up until its grace is over."""
+    """Ends the event streams when it is told to stop: they would hold it up until its grace is over."""
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
         config = uvicorn.Config(
@@ -86,7 +89,7 @@ class _Server(uvicorn.Server):
 
 
 class _Watcher(threading.Thread):
-    """Ends the server where the Redis or the worker that it started has died."""
+    """Ends the server if the Redis or the worker that it started has died."""
 
     def __init__(self, alive: Callable[[], None], server: _Server) -> None:
         super().__init__(name="watcher", daemon=True)

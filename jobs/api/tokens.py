@@ -1,4 +1,4 @@
-"""Bearer tokens of the API: made, listed, revoked and found again. The file holds hashes, never a token itself.
+"""How are the API's bearer tokens kept? In a file of hashes, which never holds a token itself.
 
 A token is `nst_<id>_<secret>`. The id is no secret: it names the entry, which is compared by the hash of the whole.
 SHA-256 without a salt is enough, since a secret is 32 random bytes, which no list of guesses holds.
@@ -84,7 +84,7 @@ class Tokens:
         requests_per_s: float | None = None,
         expires: timedelta | None = None,
     ) -> tuple[str, str]:
-        """A new token's id, and the token itself, which is kept nowhere. Raises SpecError for what makes no sense."""
+        """Make a token. Return its id and the token, which is kept nowhere. Raise SpecError if it makes no sense."""
         now = datetime.now(UTC)
         id = secrets.token_hex(6)
         secret = f"nst_{id}_{secrets.token_urlsafe(32)}"
@@ -106,11 +106,11 @@ class Tokens:
         return id, secret
 
     def list(self) -> list[Token]:
-        """All tokens, oldest first, those that no longer work among them. Raises ServiceUnavailable."""
+        """Return all tokens, oldest first. Raise ServiceUnavailable if the file can't be read."""
         return list(self._current().values())
 
     def revoke(self, id: str) -> Token:
-        """End a token, at once in every process that reads the file. Raises NotFound where there is none."""
+        """End a token, at once in every process that reads the file. Raise NotFound if there is no such token."""
         with self._changing() as tokens:
             found: Token | None = next((token for token in tokens if token.id == id), None)
             if found is None:
@@ -122,7 +122,7 @@ class Tokens:
         return found
 
     def find(self, secret: str) -> Token | None:
-        """The token that this is, where it works now. Takes as long for a wrong secret as for a wrong id."""
+        """Return the token of this secret if it works now. A wrong secret takes as long as a wrong id."""
         if len(secret) > LONGEST:
             return None
         kind, _, rest = secret.partition("_")
@@ -167,7 +167,7 @@ class Tokens:
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[Token, ...]]:
-        """The tokens as they stand, while no other process changes them."""
+        """Yield the tokens, while no other process may change them."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.file}.lock", mode=0o600):
@@ -204,7 +204,7 @@ def _tenant(name: str) -> str:
 
 
 def _prefix(uri: str, field: str) -> str:
-    """A prefix that ends where a folder does: `s3://raw/search` would allow `s3://raw/search-private/` too."""
+    """Return the prefix with a slash at its end: `s3://raw/search` would allow `s3://raw/search-private/` too."""
     if uri == "*":
         return uri
     if set(uri) & set("*?["):

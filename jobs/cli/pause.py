@@ -1,4 +1,4 @@
-"""`pause` and `continue`: a job held back, and let go on."""
+"""`pause` and `continue`: hold a job back, and let it go on."""
 
 import sys
 
@@ -22,7 +22,7 @@ def _found(job: str) -> tuple[Settings, AcceptedJob]:
 @click.command()
 @click.argument("job")
 def pause(job: str) -> None:
-    """Hold a job back: none of its shards is handed out any more; those that workers have in hand are finished.
+    """Hold a job back: no more of its shards are handed out. Those that workers have in hand are finished.
 
     \b
     nightshift pause 20261120-031500-k3v9x2

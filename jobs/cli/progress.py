@@ -21,7 +21,7 @@ class Display(Protocol):
 
 @contextmanager
 def display(quiet: bool) -> Iterator[Display]:
-    """The display that fits where standard error goes."""
+    """Show progress on standard error: live in a terminal, by lines elsewhere, not at all if `quiet`."""
     if quiet:
         yield _Quiet()
     elif sys.stderr.isatty():
@@ -37,7 +37,7 @@ class _Quiet:
 
 
 class _Lines:
-    """A line when the status changes, and now and then in between."""
+    """Prints a line when the status changes, and one every LINE_S seconds."""
 
     def __init__(self) -> None:
         self._last: tuple[JobStatus, float] | None = None
@@ -51,7 +51,7 @@ class _Lines:
 
 
 def describe(progress: Progress) -> str:
-    """Shards, records, speed, time left and errors so far, in a line."""
+    """Return shards, records, speed, time left and errors so far, in a line."""
     if progress.waits_for is not None:
         return f"waiting for a worker (of the group {progress.waits_for})"
     if progress.status is JobStatus.PLANNING:

@@ -1,4 +1,4 @@
-"""`recover`: Redis rebuilt from the catalog."""
+"""`recover`: rebuild Redis from the catalog."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def recover(as_json: bool) -> None:
     """Enter every job of the catalog that has not ended into Redis again; each goes on from what storage holds.
 
     For a Redis that was emptied, replaced or restored. Workers do the same by themselves within seconds; this command
-    says what it found, and does no harm at any time. Exits with 1 where a job could not be read.
+    says what it found, and does no harm at any time. Exits with 1 if a job could not be read.
 
     Without NIGHTSHIFT_REDIS_URL it lists the jobs that stopped, and how to go on with each.
 

@@ -22,7 +22,7 @@ def retry(job: str, output: str | None, processes: int | None, as_json: bool) ->
 
     The job is named by its id or output location, must have ended and stays as it is: the new answers have a location
     and a manifest of their own. `nightshift results JOB --with-retries` reads both as one. Exits as `run` does; with 0
-    where there is nothing to retry. A retry that was interrupted goes on where it stopped: run it again.
+    if there is nothing to retry. A retry that was interrupted goes on where it stopped: run it again.
 
     \b
     nightshift retry s3://annotated/reviews/

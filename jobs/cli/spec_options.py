@@ -1,4 +1,4 @@
-"""The options that describe a job on the command line, and the spec they come to."""
+"""How is a job described on the command line? By options, a spec file, or both; they become one spec."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from schemas.job import JobSpec, parse_spec
 
 
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A spec file and the options that add to it, or stand for it."""
+    """Add the options of a spec to a command: a file, and options that add to it or replace it."""
     for decorate in reversed(
         [
             click.argument("spec_file", required=False, type=click.Path(dir_okay=False), metavar="[JOB.yaml]"),
@@ -55,7 +55,7 @@ def spec_from_options(
     params: tuple[str, ...],
     sets: tuple[str, ...],
 ) -> JobSpec:
-    """The spec of a file, with what the options say put over it. Raises SpecError with all that is wrong."""
+    """Return the spec of a file, overridden by the options. Raise SpecError with all that is wrong."""
     data = _read(spec_file) if spec_file else {}
     named = {"task": task, "model": model, "revision": revision, "output.uri": output}
     given: dict[str, Any] = {path: value for path, value in named.items() if value is not None}
@@ -91,7 +91,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _value(text: str) -> Any:
-    """A value as YAML reads it: 2 is a number, true a truth value, [a, b] a list."""
+    """Read a value as YAML: 2 is a number, true a truth value, [a, b] a list."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

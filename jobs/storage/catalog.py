@@ -1,4 +1,4 @@
-"""Where do a deployment's jobs lie? The catalog says so with Redis gone. Its objects are written once and read back.
+"""Which jobs are there, and where are their files? The catalog says so with Redis gone. Its objects are written once.
 
 jobs/<id>.json                a pointer to the job's output
 ended/<id>.json               written once the job has ended and its webhook is settled; then recovery skips the job
@@ -28,7 +28,7 @@ JOB_ID = re.compile(r"\d{8}-\d{6}-[0-9a-z]{6}")
 
 
 class Pointer(BaseModel):
-    """Where a job's files lie. `embedded` means that a command ran the job itself, on a Redis of its own."""
+    """The output location of a job. `embedded` means that a command ran the job itself, on a Redis of its own."""
 
     model_config = ConfigDict(frozen=True)
 

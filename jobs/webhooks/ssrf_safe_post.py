@@ -28,7 +28,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 def post(url: str, content: bytes, headers: dict[str, str], timeout_s: float, networks: Sequence[str]) -> int:
     """Send it; the status of the answer, whose body is not read.
 
-    Raises Permanent for an address that may not be asked, Transient where nobody answers in time.
+    Raise Permanent for an address that may not be asked, Transient if there is no answer in time.
     """
     parts = urlsplit(url)
     host, tls = parts.hostname or "", parts.scheme == "https"
@@ -81,7 +81,7 @@ def _first(addresses: Sequence[str], port: int, timeout_s: float) -> socket.sock
 
 
 def resolved(host: str, port: int, networks: Sequence[str]) -> list[str]:
-    """A host's addresses. Raises Permanent where one may not be asked, Transient where the name doesn't resolve."""
+    """Return a host's addresses. Raise Permanent if one may not be asked, Transient if the name doesn't resolve."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -95,7 +95,7 @@ def resolved(host: str, port: int, networks: Sequence[str]) -> list[str]:
 
 
 def check_literal(host: str, networks: Sequence[str]) -> None:
-    """Raises Permanent for an address, written in place of a host name, that may not be asked."""
+    """Raise Permanent if the host is an address, not a name, and may not be asked."""
     try:
         address = ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -104,7 +104,7 @@ def check_literal(host: str, networks: Sequence[str]) -> None:
 
 
 def check_address(host: str, address: Address, networks: Sequence[str]) -> None:
-    """Raises Permanent unless the address is public, or in one of the networks that are allowed."""
+    """Raise Permanent unless the address is public, or in one of the networks that are allowed."""
     inner = _inner(address)
     if any(inner in ip_network(network) for network in networks):
         return
@@ -116,7 +116,7 @@ def check_address(host: str, address: Address, networks: Sequence[str]) -> None:
 
 
 def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it is one that a gateway or the kernel translates."""
+    """Return the IPv4 address that a gateway or the kernel translates an IPv6 address to, or else the address."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
