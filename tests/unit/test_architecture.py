@@ -1,9 +1,11 @@
 """The floors: imports run downward only, and the lower ones start without torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,47 @@ ROOT = Path(__file__).parents[2]
 #: What workers may use of the producer's side.
 SHARED = {"jobs.storage", "jobs.state", "jobs.broker", "jobs.settings", "jobs.logs"}
 HEAVY = {"torch", "transformers"}
+_BASE = {"jobs.settings", "jobs.logs", "jobs.parallel_map"}
+#: Every package of jobs/ and workers/, every module in their roots, and which of the others each may import.
+MAY_IMPORT: dict[str, set[str]] = {
+    "jobs.logs": set(),
+    "jobs.settings": set(),
+    "jobs.parallel_map": set(),
+    "jobs.demo": set(),
+    "jobs.client": set(),
+    "jobs.state": _BASE,
+    "jobs.storage": _BASE,
+    "jobs.broker": {*_BASE, "jobs.state"},
+    "jobs.planning": {*_BASE, "jobs.storage"},
+    "jobs.webhooks": {*_BASE, "jobs.state", "jobs.storage"},
+    "jobs.results": {*_BASE, "jobs.storage", "jobs.planning"},
+    "jobs.submission": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
+    "jobs.control": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
+    "jobs.supervisor": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.submission"},
+    "jobs.api": {
+        *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.results", "jobs.submission",
+        "jobs.supervisor",
+    },
+    "jobs.cli": {
+        *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.results", "jobs.submission",
+        "jobs.supervisor", "jobs.webhooks", "jobs.api", "jobs.demo",
+    },
+    "workers.handler": set(),
+    "workers.labels": {"workers.handler"},
+    "workers.models": {"workers.handler"},
+    "workers.text": {"workers.handler", "workers.models"},
+    "workers.audio": {"workers.handler", "workers.models"},
+    "workers.vision": {"workers.handler", "workers.models"},
+    "workers.generation": {"workers.handler", "workers.models", "workers.text"},
+    "workers.io": {"workers.handler", "workers.audio", "workers.vision"},
+    "workers.engine": {"workers.handler", "workers.io", "workers.models"},
+    "workers.tasks": {
+        "workers.handler", "workers.labels", "workers.models", "workers.text", "workers.generation", "workers.audio",
+        "workers.vision",
+    },
+    "workers.execution": {"workers.engine", "workers.io", "workers.models", "workers.tasks"},
+    "workers.celery_app": {"workers.execution"},
+}  # fmt: skip
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -45,6 +88,40 @@ def test_workers_import_only_the_shared_part_of_jobs(file: Path) -> None:
     for module in imports(file):
         if module.startswith("jobs."):
             assert ".".join(module.split(".")[:2]) in SHARED, module
+
+
+def room(module: str) -> str:
+    """The package, or the module in a root, that a module belongs to."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_a_package_imports_only_what_is_below_it(name: str) -> None:
+    place = ROOT / name.replace(".", "/")
+    for file in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+        own = name.split(".")[0]
+        found = {room(module) for module in imports(file) if module.startswith(f"{own}.")}
+        assert found & MAY_IMPORT.keys() <= MAY_IMPORT[name] | {name}, file
+
+
+def test_every_package_is_on_the_map_and_there_is_no_circle() -> None:
+    found = {
+        f"{top}.{entry.stem}"
+        for top in ("jobs", "workers")
+        for entry in (ROOT / top).iterdir()
+        if (entry.suffix == ".py" or (entry / "__init__.py").exists()) and entry.name != "__init__.py"
+    }
+    assert found == MAY_IMPORT.keys()
+    order = list(TopologicalSorter(MAY_IMPORT).static_order())  # raises CycleError
+    assert len(order) == len(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/design.md", "README.md"])
+def test_the_paths_that_pages_name_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"`((?:jobs|workers|schemas|tests|docs|deploy|benchmarks|nightshift)/[\w./-]*)`", text))
+    gone = {path for path in named if not (ROOT / path).exists() and not path.endswith("/x.py")}
+    assert not {path for path in gone if not path.endswith("test_x.py")}
 
 
 def modules(package: str) -> list[str]:
@@ -98,7 +175,7 @@ def test_no_test_measures_time() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in clocks)
         or (isinstance(node, ast.ImportFrom) and clocks & {alias.name for alias in node.names})
     }
-    assert found == {"tests/servers.py", "tests/integration/test_killers.py"}
+    assert found == {"tests/servers.py", "tests/integration/execution/test_poison_records.py"}
 
 
 def test_files_stay_readable() -> None:
