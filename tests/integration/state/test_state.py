@@ -1,8 +1,8 @@
 """State in a real Redis: each transition, and each thing that can come twice or late."""
 
 import re
-from itertools import count, islice
 from importlib.resources import files
+from itertools import count, islice
 from unittest.mock import Mock
 
 import pytest
