@@ -33,6 +33,9 @@ test: install
 
 # The tests on the newest packages that pyproject.toml allows, and on the oldest that it names; each in an environment of
 # its own, with the newest tools for testing. What other people's packages warn of is reported there, and fails nothing.
+# In a variable, since a test runs pytest itself. An exception in a thread of ours is a failure all the same.
+REPORTED := -W default -W error::pytest.PytestUnhandledThreadExceptionWarning \
+  -W error::pytest.PytestUnraisableExceptionWarning
 test-latest: $(UV_HOME)/bin/uv
 	$(call suite_with,.venv-latest,highest)
 test-lowest: $(UV_HOME)/bin/uv
@@ -43,7 +46,7 @@ define suite_with
 	  pyproject.toml --output-file $(1)/requirements.txt
 	$(UV_HOME)/bin/uv pip install --quiet --python $(1) --requirements $(1)/requirements.txt --group test --group build \
 	  --editable .
-	HF_HUB_OFFLINE=1 $(1)/bin/python -m pytest $(TESTS) -W default
+	HF_HUB_OFFLINE=1 PYTEST_ADDOPTS="$(REPORTED)" $(1)/bin/python -m pytest $(TESTS)
 endef
 
 # The whole fault campaign; the random killer once for each seed.

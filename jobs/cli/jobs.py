@@ -10,7 +10,7 @@ import click
 from jobs.broker import Broker, make_app
 from jobs.cli.find_job import find_job
 from jobs.cli.follow import follow
-from jobs.cli.progress import describe, display
+from jobs.cli.progress import counted, describe, display
 from jobs.cli.run_job import conclude, json_option, quiet_settings
 from jobs.state import Progress, State, rate_of
 from jobs.storage import Storage
@@ -46,7 +46,7 @@ def status(job: str | None, as_json: bool) -> None:
     if manifest is not None:
         errors = f", {manifest.error_rows:,} of them with errors" if manifest.error_rows else ""
         click.echo(f"status   {manifest.status}, {manifest.ended_at:%Y-%m-%d %H:%M:%S} UTC")
-        click.echo(f"records  {manifest.rows:,} in {len(manifest.parts)} parts{errors}")
+        click.echo(f"records  {manifest.rows:,} in {counted(len(manifest.parts), 'part')}{errors}")
         if manifest.error is not None:
             click.echo(f"error    {manifest.error.message}")
     elif progress is not None:

@@ -91,7 +91,9 @@ def main() -> None:
     except click.exceptions.Exit as exit:
         sys.exit(exit.exit_code)
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except SpecError as error:
         for problem in error.problems:

@@ -77,6 +77,11 @@ def describe(progress: Progress) -> str:
     return ", ".join(words)
 
 
+def counted(count: int, what: str) -> str:
+    """Return the count with its noun, in the plural unless it is one: `1 part`, `1,000 records`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -11,7 +11,7 @@ import click
 from jobs import logs
 from jobs.broker import Broker, make_app
 from jobs.cli.follow import follow
-from jobs.cli.progress import display, duration
+from jobs.cli.progress import counted, display, duration
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
@@ -192,16 +192,14 @@ def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
         click.echo(json.dumps(shown | {"output": job.output, "parts": len(manifest.parts)}))
         return
     took = (manifest.ended_at - job.accepted_at).total_seconds()
-    click.echo(
-        f"{manifest.status}: {manifest.rows:,} records in {len(manifest.parts)} parts, {duration(took)}, "
-        f"at {job.output}"
-    )
+    done = f"{counted(manifest.rows, 'record')} in {counted(len(manifest.parts), 'part')}"
+    click.echo(f"{manifest.status}: {done}, {duration(took)}, at {job.output}")
     if manifest.error is not None:
         click.echo(f"error: {manifest.error.message}", err=True)
     if manifest.skipped:
         click.echo("skipped: " + skipped_words(manifest.skipped), err=True)
     for code, count in sorted(manifest.errors.items()):
-        click.echo(f"{count:,} error rows: {code}", err=True)
+        click.echo(f"{counted(count, 'error row')}: {code}", err=True)
     for lost in manifest.lost[:10]:
         rows = ", ".join(f"{s.uri} rows {s.first_row}–{s.first_row + s.rows - 1}" for s in lost.slices if s.rows)
         click.echo(f"shard {lost.shard} failed: {lost.error.message}{f' ({rows})' if rows else ''}", err=True)

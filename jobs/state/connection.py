@@ -26,8 +26,8 @@ def _translated(pool: Any) -> Iterator[None]:
         raise ServiceUnavailable(f"Redis at {address} refuses the password in NIGHTSHIFT_REDIS_URL") from None
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailable(
-            f"Redis at {address} can't be reached: {error}. Start it, correct NIGHTSHIFT_REDIS_URL, or unset that "
-            "to run everything on this machine"
+            f"Redis at {address} can't be reached: {str(error).rstrip('.')}. Start it, correct NIGHTSHIFT_REDIS_URL, "
+            "or unset that to run everything on this machine"
         ) from error
 
 

@@ -130,7 +130,7 @@ def test_odd_texts_are_answered_and_nulls_are_error_rows(classifier: Path, tmp_p
     file = write_reviews(tmp_path / "in.parquet", [*ODD, None, "good film"])
     done = nightshift("run", *options(classifier, file, output))
     assert done.code == 3
-    assert "1 error rows: null_input" in done.err
+    assert "1 error row: null_input" in done.err
     rows = read_output(str(output))
     assert [row["review"] for row in rows] == [*ODD, None, "good film"]
     assert [row["error"] is not None for row in rows] == [row["review"] is None for row in rows]

@@ -111,7 +111,7 @@ def test_what_users_ask_about_a_job(classifier: Path, tmp_path: Path) -> None:
     for name in (job, str(tmp_path / "out"), f"{tmp_path}/out/"):
         status = nightshift("status", name, "--json")
         assert (status.code, status.json["status"], status.json["error_rows"]) == (0, "succeeded", 1)
-    assert "41 in 1 parts, 1 of them with errors" in nightshift("status", job).out
+    assert "41 in 1 part, 1 of them with errors" in nightshift("status", job).out
     rows = [json.loads(line) for line in nightshift("results", job, "--json", "-n", "0").out.splitlines()]
     assert [row["source_row"] for row in rows] == list(range(41))
     assert len(rows[0]["prediction"]["top"]) == 2

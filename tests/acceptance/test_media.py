@@ -107,7 +107,7 @@ def test_every_media_task_from_a_bucket_and_from_a_table(
         model = tmp_path / "models" / name
         done = nightshift("run", "--task", kit.task, "--model", model, "--input", uri, "--output", output, *params)
         assert done.code == 3, (name, done)
-        assert "1 error rows: unreadable" in done.err
+        assert "1 error row: unreadable" in done.err
         if source == "bucket":
             assert "1 files of other kinds" in done.err
         return read_output(str(output))

@@ -120,7 +120,7 @@ def test_error_rows_are_retried(classifier: Path, tmp_path: Path) -> None:
         "run", *options(classifier, file, tmp_path / "out"), "--set", "max_errors=5", NIGHTSHIFT_MAX_CELL_MB="1"
     )
     assert first.code == 3
-    assert "1 error rows: too_large" in first.err
+    assert "1 error row: too_large" in first.err
     again = nightshift("retry", tmp_path / "out", "--json")
     assert again.code == 3, again
     assert (again.json["rows"], again.json["error_rows"]) == (2, 1)
