@@ -69,6 +69,7 @@ class CeleryProcesses:
         tasks = [task.id for task in all_tasks().values() if task.group in self.groups]
         own_files = {"stop_file": self._stop_file, "work_folder": self.work, "serves": tasks}
         env = settings.model_copy(update=own_files).environment(os.environ)
+        env["TMPDIR"] = str(self._runtime)  # goes with the rest, whatever ended the process that left a file there
         children = []
         queues = [task_queue(task) for task in tasks]
         gpus = visible_gpus() if queues else []

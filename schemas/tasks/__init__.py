@@ -21,7 +21,6 @@ def all_tasks() -> dict[str, Task]:
     return {task.id: task for task in sorted([*built_in_tasks(), *_offered()[0]], key=lambda task: task.id)}
 
 
-@cache
 def built_in_tasks() -> list[Task]:
     """Return the tasks of this package."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
