@@ -7,7 +7,6 @@ process a shard, and what Redis held for the job at most.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 import redis
 
 from benchmarks.inputs import tell
+from tests.packages import copy_packages
 from tests.servers import redis_at, running, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ TARGET = 200
 def main(full: bool = False) -> bool:
     with tempfile.TemporaryDirectory(prefix="nightshift-shards-") as name:
         folder = Path(name)
-        copy = _copy_packages(folder / "copy")
+        copy = _copy_with_stub(folder / "copy")
         with redis_at(folder) as url:
             env = dict(os.environ) | {"NIGHTSHIFT_REDIS_URL": url, "NIGHTSHIFT_HOME": str(folder / "home")}
             env |= {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
@@ -52,10 +52,8 @@ def main(full: bool = False) -> bool:
     return True
 
 
-def _copy_packages(root: Path) -> Path:
-    for name in ("nightshift", "schemas", "jobs", "workers"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(STUB, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "ruff.toml"))
+def _copy_with_stub(root: Path) -> Path:
+    copy_packages(root, STUB)
     model = root / "model"
     model.mkdir()
     (model / "config.json").write_text('{"architectures": ["StubForNothing"]}')

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.checkpoints import make_classifier
+from tests.packages import copy_source
 from tests.servers import free_ports, redis_at, running, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -63,15 +64,9 @@ def built(folder: Path) -> Path:
     venv.create(folder / "build", with_pip=True)
     python = f"{folder}/build/bin/python"
     run(python, *LOCKED, str(LOCKS / "build.txt"))
-    tracked = run(
-        "git", "ls-files", "-co", "--exclude-standard", "nightshift", "schemas", "jobs", "workers", cwd=ROOT
-    ).splitlines()
-    for file in [*tracked, "pyproject.toml", "README.md", "LICENSE"]:
-        if (ROOT / file).exists():
-            (folder / "source" / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "source" / file).write_bytes((ROOT / file).read_bytes())
+    source = copy_source(folder / "source")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "wheels")]
-    run(python, "-m", "pip", "wheel", *options, str(folder / "source"))
+    run(python, "-m", "pip", "wheel", *options, str(source))
     (wheel,) = (folder / "wheels").iterdir()
     return wheel
 

@@ -1,7 +1,6 @@
 """Records that crash, hang or outgrow the process that works on them: they alone are lost, and nothing waits."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,16 @@ import pytest
 from jobs.settings import Settings
 from tests.acceptance.cli import events, nightshift, options, worker
 from tests.integration.harness import read_output, write_reviews
+from tests.packages import copy_packages
 from tests.texts import sentences
 
-ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "deadly_task"
 
 
 @pytest.fixture
 def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """Commands of this test run on a copy of the packages that has the deadly task among its tasks."""
-    root = tmp_path / "copy"
-    for name in ("nightshift", "schemas", "jobs", "workers"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        if (FILES / name).exists():
-            shutil.copytree(FILES / name, root / name, dirs_exist_ok=True)
+    root = copy_packages(tmp_path / "copy", FILES)
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", str(root))
     # A lease that would run out only after the test: each death is seen, and none is waited for.

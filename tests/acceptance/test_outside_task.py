@@ -16,8 +16,8 @@ from transformers import BertConfig, BertForNextSentencePrediction
 from tests.acceptance.cli import Done, environment
 from tests.checkpoints import SMALL, wordpiece
 from tests.integration.harness import read_output
+from tests.packages import ROOT, copy_packages
 
-ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "outside_task"
 TASK = "next-sentence-prediction"
 
@@ -25,9 +25,8 @@ TASK = "next-sentence-prediction"
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packages and the tests with the three files among them."""
-    root = tmp_path_factory.mktemp("copy")
-    for name in ("nightshift", "schemas", "jobs", "workers", "tests"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(FILES.name, "__pycache__"))
+    root = copy_packages(tmp_path_factory.mktemp("copy"))
+    shutil.copytree(ROOT / "tests", root / "tests", ignore=shutil.ignore_patterns(FILES.name, "__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     (root / "docs").mkdir()
     for name in ("__init__.py", "task_pages.py"):

@@ -1,15 +1,14 @@
 """What libraries warn of is in the log: it changes no answer, even if PYTHONWARNINGS makes warnings exceptions."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.cli import nightshift, options
 from tests.integration.harness import read_output, write_reviews
+from tests.packages import copy_packages
 from tests.texts import sentences
 
-ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "noisy_task"
 ROWS = 100
 
@@ -17,11 +16,7 @@ ROWS = 100
 @pytest.fixture
 def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of this test run on a copy of the packages that has the noisy task among its tasks."""
-    root = tmp_path / "copy"
-    for name in ("nightshift", "schemas", "jobs", "workers"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        if (FILES / name).exists():
-            shutil.copytree(FILES / name, root / name, dirs_exist_ok=True)
+    root = copy_packages(tmp_path / "copy", FILES)
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", str(root))
 

@@ -1,7 +1,6 @@
 """The wheel as people install it: outside the checkout, with and without extras, among the user's own files."""
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,8 +16,8 @@ from packaging.requirements import Requirement
 
 from schemas.extras import DISTRIBUTION, EXTRAS
 from tests.acceptance.cli import Done, nightshift, options
+from tests.packages import PACKAGES, ROOT, copy_packages, copy_source
 
-ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 #: Where a module's name is not its package's.
 MODULES = {"pillow": "PIL", "prometheus_client": "prometheus_client"}
@@ -26,29 +25,9 @@ MODULES = {"pillow": "PIL", "prometheus_client": "prometheus_client"}
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools writes beside the source."""
-    source = tmp_path_factory.mktemp("source")
-    packages = ("nightshift", "schemas", "jobs", "workers")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", *packages, "pyproject.toml", "README.md", "LICENSE"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        "out",
-    ]
-    subprocess.run([*command, "."], cwd=source, check=True)
+    source = copy_source(tmp_path_factory.mktemp("source"))
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "out"]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, "."], cwd=source, check=True)
     (built,) = (source / "out").iterdir()
     assert built.name.startswith(DISTRIBUTION.replace("-", "_"))
     return built
@@ -63,7 +42,7 @@ class Installed:
         self.python = folder / "venv" / "bin" / "python"
         # Each package is a link: a .pth file would bring all, and the editable installation of this checkout too.
         site = next((folder / "venv" / "lib").glob("python*/site-packages"))
-        left_out = {"nightshift", "schemas", "jobs", "workers", *without}
+        left_out = {*PACKAGES, *without}
         for entry in SITE_PACKAGES.iterdir():
             if (
                 entry.name.split(".")[0] not in left_out
@@ -71,18 +50,8 @@ class Installed:
                 and DISTRIBUTION[:10] not in entry.name
             ):
                 (site / entry.name).symlink_to(entry)
-        install = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(self.python),
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-index",
-        ]
-        subprocess.run([*install, str(wheel)], check=True)
+        install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+        subprocess.run([sys.executable, "-m", "pip", "--python", str(self.python), *install], check=True)
         self.home = folder / "home"
 
     def run(self, *command: object, cwd: Path, **env: str) -> Done:
@@ -198,9 +167,7 @@ def test_a_process_that_keeps_ending_ends_the_command(
     classifier: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broken installation, say: waiting would be for ever."""
-    broken = tmp_path / "broken"
-    for package in ("nightshift", "schemas", "jobs", "workers"):
-        shutil.copytree(ROOT / package, broken / package, ignore=shutil.ignore_patterns("__pycache__"))
+    broken = copy_packages(tmp_path / "broken")
     (broken / "workers" / "celery_app.py").write_text("raise SystemExit(7)\n")
     monkeypatch.setenv("PYTHONPATH", str(broken))
     done = nightshift("run", *options(classifier, folder / "in.parquet", folder / "out"))

@@ -9,7 +9,7 @@ import pytest
 import schemas.tasks
 from jobs.settings import Settings
 from tests.faults.redis_server import RedisServer
-from tests.faults.stage import OVERLAY, Failpoints, Stage, copy_packages
+from tests.faults.stage import OVERLAY, Failpoints, Stage, copy_with_stub_task
 
 collect_ignore = ["overlay"]
 
@@ -19,7 +19,7 @@ _NOTES = pytest.StashKey[list[tuple[str, int, str]]]()
 
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_packages(tmp_path_factory.mktemp("copy"))
+    return copy_with_stub_task(tmp_path_factory.mktemp("copy"))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The stage of the campaign: a copy of the packages with the stub task in it, real workers of that, jobs on them."""
 
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -28,9 +27,9 @@ from schemas.manifest import Manifest
 from tests.acceptance.api import server
 from tests.acceptance.cli import NIGHTSHIFT, environment
 from tests.faults.invariants import Ended, check
+from tests.packages import copy_packages
 from tests.servers import wait_for
 
-ROOT = Path(__file__).parents[2]
 OVERLAY = Path(__file__).parent / "overlay"
 #: The two entry points that Celery's processes import.
 APPS = ("workers/celery_app.py", "jobs/control/celery_app.py")
@@ -38,11 +37,9 @@ APPS = ("workers/celery_app.py", "jobs/control/celery_app.py")
 BOUND_S = 240.0
 
 
-def copy_packages(root: Path) -> Path:
+def copy_with_stub_task(root: Path) -> Path:
     """The packages with the stub task's files; each of the two Celery apps imports the failpoints."""
-    for name in ("nightshift", "schemas", "jobs", "workers"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(OVERLAY, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "ruff.toml"))
+    copy_packages(root, OVERLAY)
     for app in APPS:
         with (root / app).open("a") as file:
             file.write("\nimport failpoints\n")

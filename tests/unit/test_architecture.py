@@ -1,4 +1,4 @@
-"""The floors: imports run downward only, and the lower ones start without torch."""
+"""The layers: imports run downward only, and the lower ones start without torch."""
 
 import ast
 import re

@@ -286,7 +286,7 @@ def test_a_script_compiles_with_the_libraries_that_it_names(state: State, name: 
 
 
 def test_a_wrong_name_of_an_argument_is_an_error_at_the_call(state: State) -> None:
-    assert Script("tickets_missing").slots("KEYS") == ["queue"]
+    assert Script("tickets_missing").keys == ["queue"]
     with pytest.raises(TypeError, match=r"shard_renew\.lua takes job, shard, attempt, lease, rows; given: job, shards"):
         Connection(Settings(redis_url="redis://127.0.0.1:1/0")).run("shard_renew", job="job", shards=1)
 
