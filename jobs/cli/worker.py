@@ -37,4 +37,5 @@ def worker(groups: str, processes: int | None) -> None:
     State(settings).ping()
     for group in chosen:
         check_installed(group)
-    Supervisor(settings, CeleryProcesses(settings, chosen, processes)).run()
+    with CeleryProcesses(settings, chosen, processes) as children:
+        Supervisor(settings, children).run()

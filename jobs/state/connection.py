@@ -76,17 +76,26 @@ class Script:
     def source(self) -> str:
         return "".join(map(_read, ["prelude", *self.libraries])) + self.body
 
-    def slots(self, table: str) -> list[str]:
-        """Return the names that the script binds to KEYS or to ARGV, in order."""
+    @cached_property
+    def keys(self) -> list[str]:
+        """The names of the keys that the script is given, in order."""
+        return self._slots("KEYS")
+
+    @cached_property
+    def arguments(self) -> list[str]:
+        """The names of its arguments, in order."""
+        return self._slots("ARGV")
+
+    def _slots(self, table: str) -> list[str]:
         bound = re.search(rf"^local (.+) = unpack\({table}\)$", self.body, re.MULTILINE)
         return bound[1].split(", ") if bound else []
 
     def ordered(self, named: dict[str, str | float]) -> tuple[list[str | float], list[str | float]]:
         """Return the keys and the arguments in the script's order. Raise TypeError unless they are those it names."""
-        keys, arguments = self.slots("KEYS"), self.slots("ARGV")
-        if {*keys, *arguments} != named.keys():
-            raise TypeError(f"{self.name}.lua takes {', '.join([*keys, *arguments])}; given: {', '.join(named)}")
-        return [named[name] for name in keys], [named[name] for name in arguments]
+        if {*self.keys, *self.arguments} != named.keys():
+            wanted = ", ".join([*self.keys, *self.arguments])
+            raise TypeError(f"{self.name}.lua takes {wanted}; given: {', '.join(named)}")
+        return [named[name] for name in self.keys], [named[name] for name in self.arguments]
 
 
 def _read(name: str) -> str:

@@ -48,7 +48,8 @@ class _Child:
 class CeleryProcesses:
     """Processes that serve these groups: `wanted` on a machine without a GPU, by default 1, or one a GPU.
 
-    Their output is appended to `log`, or goes where this process's goes. Their other files are in a temporary folder.
+    Their output is appended to `log`, or goes where this process's goes. Their other files are in a
+    temporary folder, which goes with the context.
     """
 
     def __init__(
@@ -138,7 +139,11 @@ class CeleryProcesses:
         for process in running:
             process.wait()
 
-    def remove_files(self) -> None:
+    def __enter__(self) -> "CeleryProcesses":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove their temporary files. They must have been stopped."""
         shutil.rmtree(self._runtime, ignore_errors=True)
 
 

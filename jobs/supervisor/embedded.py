@@ -46,14 +46,11 @@ def embedded(
             given = {name: getattr(settings, name) for name in settings.model_fields_set}
             # The catalog's other jobs were run by commands of their own, and some may be still.
             own = Settings.read(**given | {"redis_url": server.url, "rebuild": False})
-            children = CeleryProcesses(own, groups, workers, log)
-            try:
+            with CeleryProcesses(own, groups, workers, log) as children:
                 children.keep()
                 with _supervised(own, children):
                     server.wait_until_up()
                     yield own, lambda: _check(server, children, log)
-            finally:
-                children.remove_files()
     finally:
         handler.close()
 
@@ -85,12 +82,12 @@ def _supervised(settings: Settings, children: CeleryProcesses) -> Iterator[None]
 
 def _make_logs(settings: Settings) -> Path:
     """Return the folder of the logs, which is made if it isn't there. Raise SpecError if it can't be."""
-    logs = settings.home / "logs"
+    folder = settings.home / "logs"
     try:
-        logs.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SpecError.of("NIGHTSHIFT_HOME", f"can't make {logs}: {error.strerror}; name another folder") from None
-    return logs
+        raise SpecError.of("NIGHTSHIFT_HOME", f"can't make {folder}: {error.strerror}; name another folder") from None
+    return folder
 
 
 class _PrivateRedis:

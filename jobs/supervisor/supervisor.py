@@ -91,7 +91,6 @@ class Supervisor:
             self._state.workers.forget(self._name)
         except ServiceUnavailable as error:
             event(_log, "redis_away", logging.WARNING, error=error.message)
-        self._processes.remove_files()
 
     def _keep(self) -> None:
         while True:
