@@ -22,7 +22,7 @@ $(UV_HOME)/bin/uv: deploy/locks/uv.txt
 	touch $@
 
 $(STAMP): pyproject.toml uv.lock $(UV_HOME)/bin/uv
-	$(UV) sync --quiet --locked --all-extras --python $(PYTHON)
+	$(UV) sync --quiet --locked --compile-bytecode --all-extras --python $(PYTHON)
 	touch $@
 
 demo: install
@@ -44,7 +44,7 @@ define suite_with
 	$(UV_HOME)/bin/uv venv --quiet --clear --python $(PYTHON) $(1)
 	$(UV_HOME)/bin/uv pip compile --quiet --resolution $(2) --all-extras --python $(PYTHON) --no-annotate \
 	  pyproject.toml --output-file $(1)/requirements.txt
-	$(UV_HOME)/bin/uv pip install --quiet --python $(1) --requirements $(1)/requirements.txt --group test --group build \
+	$(UV_HOME)/bin/uv pip install --quiet --compile-bytecode --python $(1) --requirements $(1)/requirements.txt --group test --group build \
 	  --editable .
 	HF_HUB_OFFLINE=1 PYTEST_ADDOPTS="$(REPORTED)" $(1)/bin/python -m pytest $(TESTS)
 endef
