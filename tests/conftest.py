@@ -51,8 +51,9 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with redis_at(tmp_path_factory.mktemp("redis")) as url:
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An embedded run's Redis, or the server that the test asks for."""
+    with redis_at(tmp_path_factory.mktemp("redis"), server=getattr(request, "param", None)) as url:
         yield url
 
 

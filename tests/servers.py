@@ -72,18 +72,28 @@ def redis_client(port: int, **options: Any) -> "redis.Redis":
     return redis.Redis(port=port, retry=Retry(NoBackoff(), 0), **options)
 
 
+def redis_servers() -> dict[str, Path]:
+    """The servers to test on, by name: what an embedded run starts, and the machine's own Redis where it has one."""
+    servers = {"valkey": redis_server()}
+    if installed := shutil.which("redis-server"):
+        servers["redis"] = Path(installed)
+    return servers
+
+
 @contextmanager
-def redis_at(folder: Path, port: int | None = None, password: str | None = None) -> Iterator[str]:
+def redis_at(
+    folder: Path, port: int | None = None, password: str | None = None, server: Path | None = None
+) -> Iterator[str]:
     """The URL of an empty Redis, on this port or a free one; with a password where one is given."""
     port = port or free_ports(1)[0]
     config = folder / "redis.conf"  # where no list of processes shows the password
     config.write_text(f'requirepass "{password}"\n' if password else "")
-    command = [str(redis_server()), str(config), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with running([*command, "--dir", str(folder)], dict(os.environ), folder / "redis.log") as server:
+    command = [str(server or redis_server()), str(config), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with running([*command, "--dir", str(folder)], dict(os.environ), folder / "redis.log") as process:
         client = redis_client(port, password=password)
 
         def up() -> bool:
-            assert server.poll() is None, (folder / "redis.log").read_text()
+            assert process.poll() is None, (folder / "redis.log").read_text()
             try:
                 return bool(client.ping())
             except redis.ConnectionError:
