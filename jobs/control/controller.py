@@ -139,7 +139,7 @@ class Control:
         return folder.write_manifest(made, self._name)
 
     def notify_job(self, job: str, output: str) -> None:
-        """Have the job's webhook sent, unless it is settled, and return at once."""
+        """Start sending the job's webhook, unless it is settled, and return at once."""
         self._notifier.submit(job, output)
 
 

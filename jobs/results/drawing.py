@@ -38,9 +38,9 @@ def font(size: int = TEXT) -> Any:
 
 
 def original(data: bytes) -> Image.Image:
-    """The picture as a worker sees it, in RGB and turned as its EXIF says, at a size to look at.
+    """Return the picture as a worker sees it, in RGB and turned as its EXIF says, at a size to look at.
 
-    Raises OSError, ValueError or a subclass, and Pillow's DecompressionBombError, for what can't be decoded.
+    Raise OSError, ValueError or Pillow's DecompressionBombError if it can't be decoded.
     """
     with Image.open(BytesIO(data), formats=_FORMATS) as opened:
         opened.load()
@@ -52,7 +52,7 @@ def original(data: bytes) -> Image.Image:
 
 
 def to_look_at(image: Image.Image, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """At a size for a screen, in proportion."""
+    """Return the picture scaled to a size for a screen, in proportion."""
     scale = _scale(image.size)
     if scale == 1:
         return image
@@ -65,12 +65,12 @@ def _scale(size: tuple[int, int]) -> float:
 
 
 def colour_of(label: str) -> Colour:
-    """The same for one label in every picture."""
+    """Return a label's colour, the same in every picture."""
     return COLOURS[zlib.crc32(label.encode()) % len(COLOURS)]
 
 
 def draw_objects(image: Image.Image, prediction: dict[str, Any]) -> Image.Image:
-    """The picture with the boxes of object-detection."""
+    """Return the picture with the boxes of object-detection."""
     drawn = ImageDraw.Draw(image)
     across, down = image.width / prediction["width"], image.height / prediction["height"]
     for found in prediction["objects"]:
@@ -83,7 +83,7 @@ def draw_objects(image: Image.Image, prediction: dict[str, Any]) -> Image.Image:
 
 
 def draw_segments(image: Image.Image, prediction: dict[str, Any]) -> Image.Image:
-    """The picture with the masks of image-segmentation laid over it, each in a colour of its own."""
+    """Return the picture with the masks of image-segmentation laid over it, each in a colour of its own."""
     from pycocotools import mask as coco
 
     pixels = np.asarray(image).astype(np.float32)
@@ -105,7 +105,7 @@ def draw_segments(image: Image.Image, prediction: dict[str, Any]) -> Image.Image
 
 
 def _inner(inside: np.ndarray, width: int = 2) -> np.ndarray:
-    """The mask without its outermost pixels; the picture's edge is no edge of it."""
+    """Return the mask without its outermost pixels. The picture's edge is no edge of it."""
     padded = np.pad(inside, width, mode="edge")
     height, across = inside.shape
     kept = inside.copy()
@@ -117,7 +117,7 @@ def _inner(inside: np.ndarray, width: int = 2) -> np.ndarray:
 
 
 def _middle(inside: np.ndarray) -> tuple[float, float]:
-    """A place inside a mask, near its middle, for its label: half way along the longest run of its middle row."""
+    """Return a place for a mask's label: half way along the longest run of its middle row."""
     rows = np.flatnonzero(inside.any(axis=1))
     row = int(rows[len(rows) // 2])
     edges = np.flatnonzero(np.diff(np.concatenate([[0], inside[row].astype(np.int8), [0]])))
@@ -127,7 +127,7 @@ def _middle(inside: np.ndarray) -> tuple[float, float]:
 
 
 def draw_depth(image: Image.Image, prediction: dict[str, Any]) -> Image.Image:
-    """The picture, beside it its depth in colours, and what they stand for."""
+    """Return the picture beside its depth in colours, with a scale of what they stand for."""
     near, far = prediction["min"], prediction["max"]
     if prediction["encoding"] == "png16":
         with Image.open(BytesIO(prediction["depth"]), formats=["PNG"]) as opened:
@@ -154,7 +154,7 @@ def _coloured(share: np.ndarray) -> np.ndarray:
 def tag(
     drawn: Any, size: tuple[int, int], place: tuple[float, float], text: str, colour: Colour, *, centred: bool = False
 ) -> None:
-    """A label on its own ground, wholly inside the picture where it fits: above a place, or around it."""
+    """Draw a label on a ground of its own above a place, or around it, wholly inside the picture if it fits."""
     text = printable(text)
     left, top, right, bottom = drawn.textbbox((0, 0), text, font=font())
     width, height = right - left + 8, bottom - top + 6
@@ -166,7 +166,7 @@ def tag(
 
 
 def captioned(image: Image.Image, lines: Sequence[str], ink: Colour = INK) -> Image.Image:
-    """The picture with text under it, wrapped to its width, on a canvas no narrower than a line of text."""
+    """Return the picture with text below it, wrapped to its width, on a canvas no narrower than a line of text."""
     if not lines:
         return image
     width = max(image.width, SHORTEST)
@@ -189,5 +189,5 @@ def printable(text: str) -> str:
 
 
 def card(lines: Sequence[str], ink: Colour = INK) -> Image.Image:
-    """Nothing but text."""
+    """Return a picture of text alone."""
     return captioned(Image.new("RGB", (640, MARGIN), PAPER), lines, ink)

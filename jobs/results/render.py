@@ -16,11 +16,11 @@ Row = dict[str, Any]
 
 
 def render(task: Task, rows: Iterable[Row], fetch: Callable[[Row], bytes], folder: Path) -> Iterator[Path]:
-    """Write a PNG for each output row into `folder`, `00000.png` and so on; the file of each as it is written.
+    """Write a PNG for each output row into `folder`, `00000.png` and so on. Yield each file once it is written.
 
-    `fetch` gets the row's original picture or clip. A row with an error, and one whose original is gone or can't be
-    read, is a picture of what is wrong. Raises SpecError for a task over text, Permanent (`missing_extra`) where what
-    draws isn't installed.
+    `fetch` returns the bytes of a row's source media. A row with an error, or whose source is gone or can't be read,
+    becomes a picture of what is wrong. Raise SpecError for a task over text, Permanent (`missing_extra`) if a package
+    for drawing isn't installed.
     """
     if task.media is None:
         raise SpecError.of("render", f"{task.id} is over text: there is nothing to draw")
@@ -59,11 +59,11 @@ def _drawer(task: Task) -> Callable[[Row, Callable[[Row], bytes]], Any]:
 
 
 def _picture(task: str) -> Callable[[bytes, Row], Any]:
-    """What draws a picture with a prediction of this task; text under it where the task has no drawing of its own."""
+    """Return the picture with a prediction of this task drawn on it, or written below it."""
     from jobs.results import drawing
 
     if task == "image-segmentation":
-        import pycocotools.mask  # noqa: F401 (missing, it is to be told of now)
+        import pycocotools.mask  # noqa: F401 (if it is missing, say so before anything is read)
     own = {
         "object-detection": drawing.draw_objects,
         "image-segmentation": drawing.draw_segments,
@@ -75,7 +75,7 @@ def _picture(task: str) -> Callable[[bytes, Row], Any]:
 
 
 def _lines(prediction: Row) -> list[str]:
-    """A prediction in a few lines of text."""
+    """Return a prediction as a few lines of text."""
     if "top" in prediction:
         return [f"{found['label']}  {found['score']:.3f}" for found in prediction["top"]]
     if "embedding" in prediction:

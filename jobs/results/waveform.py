@@ -17,14 +17,14 @@ _SHADES = ((225, 236, 244), (244, 232, 220))
 _RATE = 8000
 #: Samples of which only the least and the greatest are kept.
 _STEP = 80
-#: No playlists and nothing from elsewhere: the clip is anybody's.
+#: No playlists and no other files or hosts: the clip may come from anyone.
 _OPTIONS = {"format_whitelist": "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,mov,matroska", "protocol_whitelist": "none"}
 
 
 def draw_clip(data: bytes, prediction: dict[str, Any]) -> Image.Image:
-    """The waveform with times, the chunks of a transcript where they are, then the text or the best labels.
+    """Return the waveform with times and the chunks of a transcript, then the text or the best labels.
 
-    Raises ValueError for what can't be decoded.
+    Raise ValueError if the clip can't be decoded.
     """
     seconds = prediction["duration_s"]
     chunks = [c for c in prediction.get("chunks") or [] if None not in (c["start_s"], c["end_s"])]
@@ -43,7 +43,7 @@ def draw_clip(data: bytes, prediction: dict[str, Any]) -> Image.Image:
 
 
 def heard(prediction: dict[str, Any]) -> list[str]:
-    """What a clip's prediction says, in lines."""
+    """Return a clip's prediction as lines of text."""
     if "text" in prediction:
         language = f"[{prediction['language']}] " if prediction.get("language") else ""
         return [language + (prediction["text"].strip() or "(nothing said)")]
@@ -51,7 +51,7 @@ def heard(prediction: dict[str, Any]) -> list[str]:
 
 
 def _peaks(data: bytes) -> np.ndarray:
-    """The least and the greatest sample of every hundredth of a second, float32 of shape (steps, 2)."""
+    """Return the least and the greatest sample of each hundredth of a second, float32 of shape (steps, 2)."""
     peaks: list[np.ndarray] = []
     rest = np.empty(0, np.float32)
     for samples in _samples(data):
@@ -66,7 +66,7 @@ def _peaks(data: bytes) -> np.ndarray:
 
 
 def _samples(data: bytes) -> Iterator[np.ndarray]:
-    """The clip as float32 mono, block by block."""
+    """Yield the clip as float32 mono, block by block."""
     try:
         with av.open(BytesIO(data), mode="r", options=_OPTIONS) as container:
             resampler = av.AudioResampler(format="flt", layout="mono", rate=_RATE)
@@ -78,7 +78,7 @@ def _samples(data: bytes) -> Iterator[np.ndarray]:
 
 
 def _columns(peaks: np.ndarray) -> np.ndarray:
-    """The peaks of each column of pixels, shape (width, 2)."""
+    """Return the peaks of each column of pixels, shape (width, 2)."""
     if not len(peaks):
         return np.zeros((_WIDTH, 2))
     edges = np.linspace(0, len(peaks), _WIDTH + 1)
@@ -87,7 +87,7 @@ def _columns(peaks: np.ndarray) -> np.ndarray:
 
 
 def _axis(drawn: Any, seconds: float) -> None:
-    """Marks at a round number of seconds, ten at most."""
+    """Draw a time axis with marks at round numbers of seconds, ten at most."""
     steps = (base * 10**power for power in range(-3, 5) for base in (1, 2, 5))
     step = next((step for step in steps if seconds / step <= 10), seconds)
     drawn.line((0, _HEIGHT, _WIDTH, _HEIGHT), fill=PALE)
@@ -98,7 +98,7 @@ def _axis(drawn: Any, seconds: float) -> None:
 
 
 def _fitting(drawn: Any, text: str, width: float) -> str:
-    """As much of the beginning as is `width` pixels wide."""
+    """Return as much of the beginning as fits `width` pixels."""
     while text and drawn.textlength(text, font=font(TEXT - 3)) > width:
         text = text[:-1]
     return text

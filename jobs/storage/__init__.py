@@ -29,39 +29,42 @@ class Storage:
         return self._s3
 
     def stat(self, uri: str) -> ObjectInfo:
-        """Size and etag of one object. Raises NotFound, AccessDenied, Transient."""
+        """Return size and etag of one object. Raise NotFound, AccessDenied or Transient."""
         return self._store(uri).stat(uri)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects whose URI begins with `prefix`, page by page, in order of URI. None is no error.
+        """Yield the objects whose URI begins with `prefix`, page by page, in order of URI. There may be no such object.
 
-        Raises NotFound where the bucket doesn't exist, AccessDenied, Transient.
+        Raise NotFound if the bucket doesn't exist, AccessDenied or Transient.
         """
         return self._store(prefix).list(prefix)
 
     def open(self, info: ObjectInfo) -> PinnedReader:
-        """A seekable reader of exactly the object that `info` describes: InputChanged where it has changed since."""
+        """Return a seekable reader of exactly the object that `info` describes.
+
+        Raise InputChanged, here or in a read, if the object has changed since.
+        """
         return self._store(info.uri).open(info)
 
     def read(self, uri: str) -> bytes:
-        """A whole small object. Raises NotFound, AccessDenied, Transient."""
+        """Return the bytes of a small object. Raise NotFound, AccessDenied or Transient."""
         return self._store(uri).read(uri)
 
     def content(self, info: ObjectInfo) -> str:
-        """What stands for the content of an object, on whatever machine: in S3 its etag, of a local file a digest.
+        """Return what identifies the object's content on every machine: its etag in S3, a digest of a local file.
 
-        Raises InputChanged where the object is another one by now, and as `read` does.
+        Raise InputChanged if the object has changed since, and what `read` raises.
         """
         return self._store(info.uri).content(info)
 
     def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo:
         """Create an object that must not exist yet; a file is read from its beginning.
 
-        `owner` tells one creator from another: where the object exists and is this owner's own, of a request whose
-        answer was lost, that counts as created. Raises AlreadyExists otherwise, AccessDenied, Transient.
+        `owner` tells one creator from another. If the object exists and this owner made it, in a request whose answer
+        was lost, it counts as created. Raise AlreadyExists if another owner made it, AccessDenied or Transient.
         """
         return self._store(uri).create(uri, body, owner)
 
     def refuses_overwrite(self, uri: str) -> bool:
-        """Whether the store at `uri`, where an object exists, refuses to create it again."""
+        """Return whether the store refuses to create the object at `uri`, which exists, again."""
         return self._store(uri).refuses_overwrite(uri)

@@ -25,8 +25,8 @@ class ObjectInfo:
 class PinnedReader(io.RawIOBase):
     """A seekable reader of one version of an object.
 
-    Where a read fails, `failure` keeps the error, since a library that reads through this file (pyarrow) may
-    raise one of its own instead.
+    If a read fails, `failure` keeps the error: a library that reads through this file, such as pyarrow, may raise one
+    of its own instead.
     """
 
     def __init__(self, info: ObjectInfo) -> None:
@@ -37,7 +37,7 @@ class PinnedReader(io.RawIOBase):
 
     @abstractmethod
     def _read_at(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, both inside the object."""
+        """Return `length` bytes from `offset`, both inside the object."""
 
     def readable(self) -> bool:
         return True
@@ -89,9 +89,9 @@ class Store(Protocol):
 
 
 def normalized(uri: str, field: str) -> str:
-    """A URI as Nightshift writes it: `s3://bucket/key`, or an absolute local path; a trailing slash stays.
+    """Return the URI as Nightshift writes it: `s3://bucket/key`, or an absolute local path. A trailing slash stays.
 
-    Raises SpecError, naming `field`, for any other scheme, and for a URI with a password or a signature in it, which
+    Raise SpecError, naming `field`, for any other scheme, and for a URI with a password or a signature in it, which
     would be kept with the job.
     """
     scheme = urlsplit(uri).scheme if "://" in uri else ""
@@ -118,7 +118,7 @@ def normalized(uri: str, field: str) -> str:
 
 
 def _decoded(text: str) -> list[str]:
-    """The text, and what percent-decoding it once and more makes of it."""
+    """Return the text, and what percent-decoding it up to three times makes of it."""
     found = [text]
     while len(found) < 4 and (once := unquote(found[-1])) != found[-1]:
         found.append(once)
@@ -126,9 +126,9 @@ def _decoded(text: str) -> list[str]:
 
 
 def named_in_row(uri: str, table: str, settings: Settings) -> str:
-    """A URI that a table's row has, in full; one without scheme or root is relative to the table's folder.
+    """Return the URI in a table's row in full. One without a scheme or root is relative to the table's folder.
 
-    Raises SpecError as `normalized` does, and for one that the settings don't allow as an input.
+    Raise SpecError as `normalized` does, and for a URI that the settings don't allow as an input.
     """
     relative = "://" not in uri and not uri.startswith("/")
     full = normalized(table.rpartition("/")[0] + "/" + uri if relative else uri, "uri")

@@ -23,7 +23,7 @@ _SETTLED_S = 2
 
 @contextmanager
 def _translated(path: str) -> Iterator[None]:
-    """The operating system's errors as ours, by their class and errno."""
+    """Raise the operating system's errors as ours, by their class and errno."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -82,7 +82,7 @@ class LocalStore:
                 yield from self._walk(folder, start)
 
     def _walk(self, folder: str, start: str = "") -> Iterator[ObjectInfo]:
-        """Files below `folder` in the order of their URIs, as S3 lists keys."""
+        """Yield the files below `folder` in the order of their URIs, as S3 lists keys."""
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name.startswith(start)]
         for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir()):

@@ -22,9 +22,9 @@ class ModelFile:
 
 
 def model_files(storage: Storage, source: str, listed: Iterable[ObjectInfo] | None = None) -> Iterator[ModelFile]:
-    """The files below a model folder or prefix that loading may need, in order; none that begins with a dot.
+    """Return the files below a model folder or prefix that loading may need, in order. Hidden files are left out.
 
-    `listed` is what lies there, where that is known already. Files are told apart by their contents: a checkpoint
+    `listed` are the objects there, if they are known already. Files are told apart by their contents: a checkpoint
     trained again in its place has the same names and sizes.
     """
     for info in storage.list(source + "/") if listed is None else listed:
@@ -35,5 +35,5 @@ def model_files(storage: Storage, source: str, listed: Iterable[ObjectInfo] | No
 
 
 def folder_revision(files: list[ModelFile]) -> str:
-    """What pins a model's content: a digest of its files."""
+    """Return what pins a model's content: a digest of its files."""
     return hashlib.sha256(json.dumps([astuple(file) for file in files]).encode()).hexdigest()[:40]

@@ -1,8 +1,9 @@
 """GETs that boto3 signs and a plain session of botocore's sends: many small objects and long listings at a third, or a
 fifteenth, of the CPU that a call of boto3's takes (docs/decisions/0008).
 
-Endpoint, addressing, credentials and their renewal stay the client's. An answer that isn't plain success is nobody's
-business here: the caller asks again through boto3, which retries, follows a bucket to its region and names the error.
+Endpoint, addressing, credentials and their renewal stay the client's. An answer that isn't plain success isn't
+looked into here: the caller asks again through boto3, which retries, follows a bucket to its region and names the
+error.
 """
 
 import xml.etree.ElementTree as ET
@@ -40,13 +41,13 @@ class SignedGets:
         self._http = URLLib3Session(proxies=get_environ_proxies(client.meta.endpoint_url), **kept)
 
     def read(self, bucket: str, key: str, etag: str, offset: int, length: int) -> bytes | None:
-        """These bytes of the object with this etag; None where they were not had."""
+        """Return these bytes of the object with this etag; None if the request didn't succeed."""
         headers = {"If-Match": etag, "Range": f"bytes={offset}-{offset + length - 1}"}
         data = self._get("get_object", {"Bucket": bucket, "Key": key}, headers)
         return data if data is not None and len(data) == length else None
 
     def page(self, bucket: str, prefix: str, token: str | None) -> Page | None:
-        """The next page of a listing, its first without a token; None where it was not had."""
+        """Return the next page of a listing, the first one without a token; None if the request didn't succeed."""
         params = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url"}
         data = self._get("list_objects_v2", params | ({"ContinuationToken": token} if token else {}), {})
         if data is None:

@@ -56,7 +56,7 @@ _BY_CODE: dict[str, type[NightshiftError]] = {
 
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
-    """botocore's errors as ours: by error code, then by HTTP status, then by class."""
+    """Raise botocore's errors as ours: by error code, then by HTTP status, then by class."""
     try:
         yield
     except ClientError as error:
@@ -165,7 +165,7 @@ class S3Store:
                 return
 
     def _page(self, bucket: str, prefix: str, token: str | None) -> Page:
-        """A page of a listing through boto3."""
+        """Return a page of a listing, asked for through boto3."""
         more: Any = {"ContinuationToken": token} if token else {}
         with _translated(f"s3://{bucket}/{prefix}"):
             page = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more)
@@ -197,7 +197,7 @@ class S3Store:
         raise AssertionError("unreachable")
 
     def _if_own(self, uri: str, owner: str) -> ObjectInfo:
-        """The existing object, where this owner made it in a request whose answer was lost."""
+        """Return the existing object if this owner made it, in a request whose answer was lost; None if another did."""
         bucket, key = _split(uri)
         with _translated(uri):
             head = self._client.head_object(Bucket=bucket, Key=key)

@@ -27,7 +27,7 @@ from schemas.tasks import all_tasks
 _log = logging.getLogger(__name__)
 #: A process that ran this long before it exited is restarted at once.
 _STEADY_S = 60.0
-#: Exits in a row after which it is of no use to wait for a process.
+#: Exits in a row after which waiting for a process is of no use.
 _TOO_MANY = 3
 
 
@@ -92,11 +92,11 @@ class CeleryProcesses:
 
     @property
     def workers(self) -> int:
-        """How many of them run shards."""
+        """How many of the processes run shards."""
         return sum(child.name != "control" for child in self._children)
 
     def keep(self) -> None:
-        """Start those that are not running, with backoff where one keeps exiting."""
+        """Start the processes that are not running, with backoff if one keeps exiting."""
         for child in self._children:
             self._keep(child)
 
@@ -116,22 +116,22 @@ class CeleryProcesses:
             child.started = now
 
     def check(self) -> None:
-        """Raise ServiceUnavailable if one of them keeps ending right after its start."""
+        """Raise ServiceUnavailable if a process keeps exiting right after its start."""
         for child in self._children:
             if child.failures >= _TOO_MANY:
                 raise ServiceUnavailable(f"the process {child.name} keeps ending, last with status {child.status}")
 
     def tell_to_stop(self) -> None:
-        """Have them take no more shards, and put back what they have in hand."""
+        """Tell the processes to take no more shards, and to put back those they have in hand."""
         self._stop_file.touch()
 
     def stop(self, grace_s: float) -> None:
-        """Have each put its shard back, and end it; kill what is left after the grace period."""
+        """Let each process put its shard back and exit. Kill those left after the grace period."""
         self.tell_to_stop()
         child_processes.stop([child.process for child in self._children if child.process is not None], grace_s)
 
     def kill(self) -> None:
-        """End them and their children at once: for those that have nothing in hand, and whose Redis ends with them."""
+        """End the processes and their children at once. Only for idle ones whose Redis ends with them."""
         running = [child.process for child in self._children if child.process is not None]
         for process in running:
             if process.poll() is None:
@@ -143,7 +143,7 @@ class CeleryProcesses:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Remove their temporary files. They must have been stopped."""
+        """Remove the processes' temporary files. They must have been stopped."""
         shutil.rmtree(self._runtime, ignore_errors=True)
 
 

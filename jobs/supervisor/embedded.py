@@ -129,7 +129,7 @@ class _PrivateRedis:
 
 @contextmanager
 def _private_redis(binary: Path, log: Path) -> Iterator[_PrivateRedis]:
-    """A server that may not answer yet."""
+    """Start a server, which may not answer yet. It is ended when the context is left."""
     folder = Path(tempfile.mkdtemp(prefix="nightshift-"))
     try:
         server = _PrivateRedis(binary, folder, log)
