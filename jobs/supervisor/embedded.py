@@ -42,7 +42,7 @@ def embedded(
     log = _make_logs(settings) / log_name
     handler = logs.to_file(log, _LOGGERS, settings.log_level, settings.log_format)
     try:
-        with _private_redis(binary, log) as server:
+        with private_redis(binary, log) as server:
             given = {name: getattr(settings, name) for name in settings.model_fields_set}
             # The catalog's other jobs were run by commands of their own, and some may be still.
             own = Settings.read(**given | {"redis_url": server.url, "rebuild": False})
@@ -55,7 +55,7 @@ def embedded(
         handler.close()
 
 
-def _check(server: "_PrivateRedis", children: CeleryProcesses, log: Path) -> None:
+def _check(server: "PrivateRedis", children: CeleryProcesses, log: Path) -> None:
     try:
         server.check()
         children.check()
@@ -90,7 +90,7 @@ def _make_logs(settings: Settings) -> Path:
     return folder
 
 
-class _PrivateRedis:
+class PrivateRedis:
     """A Redis server of our own, on a socket in a folder that only this user can enter."""
 
     def __init__(self, binary: Path, folder: Path, log: Path) -> None:
@@ -128,11 +128,11 @@ class _PrivateRedis:
 
 
 @contextmanager
-def _private_redis(binary: Path, log: Path) -> Iterator[_PrivateRedis]:
+def private_redis(binary: Path, log: Path) -> Iterator[PrivateRedis]:
     """Start a server, which may not answer yet. It is ended when the context is left."""
     folder = Path(tempfile.mkdtemp(prefix="nightshift-"))
     try:
-        server = _PrivateRedis(binary, folder, log)
+        server = PrivateRedis(binary, folder, log)
         try:
             yield server
         finally:

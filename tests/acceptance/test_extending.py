@@ -32,6 +32,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     files = files_of(PAGE.read_text())
     assert sorted(files) == [
         "nightshift_next_sentence/handler.py", "nightshift_next_sentence/task.py", "pyproject.toml",
+        "test_next_sentence.py",
     ]  # fmt: skip
     for name, text in (files | {"nightshift_next_sentence/__init__.py": ""}).items():
         (source / name).parent.mkdir(exist_ok=True)
@@ -68,6 +69,24 @@ def test_an_installed_package_adds_a_task(installed: Installed, tmp_path: Path) 
     assert (null["prediction"], null["error"]["code"]) == (None, "null_input")
     refused = run("out2", "--param", "threshold=2")
     assert (refused.code, "params.threshold" in refused.err) == (2, True), refused
+
+
+def test_it_is_tested_as_the_page_says(installed: Installed, tmp_path: Path) -> None:
+    (tmp_path / "test_next_sentence.py").write_text(files_of(PAGE.read_text())["test_next_sentence.py"])
+    nsp_model(tmp_path / "bert")
+    done = installed.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path, PYTEST_ADDOPTS="")
+    assert done.code == 0, done.out
+    assert "7 passed" in done.out
+    site = next((installed.folder / "venv" / "lib").glob("python*/site-packages"))
+    handler = site / "nightshift_next_sentence" / "handler.py"
+    right = handler.read_text()
+    try:
+        handler.write_text(right.replace("[0])", "[1])"))
+        done = installed.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path, PYTEST_ADDOPTS="")
+    finally:
+        handler.write_text(right)
+    assert done.code == 1, done.out
+    assert "test_same_answer_in_any_order" in done.out
 
 
 def test_a_broken_package_harms_no_other_task(installed: Installed, tmp_path: Path) -> None:

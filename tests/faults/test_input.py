@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nightshift.testing import close
 from schemas.manifest import JobStatus, Manifest
 from tests import media, pictures
 from tests.checkpoints import make_classifier
@@ -18,7 +19,6 @@ from tests.faults.conftest import Note
 from tests.faults.stage import Stage, Worker, write_table
 from tests.integration.harness import read_output
 from tests.servers import wait_for
-from tests.tasks.conformance import close
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,5 @@
 """A job inside the test's own process: the code of a worker and of the control process, on real Redis and storage."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jobs.broker import Broker, make_app
-from jobs.control.controller import Control
-from jobs.settings import Settings
-from jobs.state import State
-from jobs.storage import Storage
-from jobs.storage.catalog import Catalog
-from jobs.submission.accept import Submitter, enqueue, new_job
-from jobs.submission.validate import validate
+from nightshift.testing import InProcess
 from schemas.job import AcceptedJob, JobSpec, parse_spec
-from schemas.manifest import Manifest
 from schemas.plan import ShardOrder
 from workers.execution.attempt import Attempt, Outcome, run_attempt
-from workers.execution.process import Process
 from workers.execution.ticket import run_next
 
 
@@ -45,30 +35,8 @@ def read_output(output: str) -> list[dict[str, Any]]:
     return rows
 
 
-@dataclass
-class House:
-    """Everything that a deployment runs, one call at a time."""
-
-    settings: Settings
-
-    def __post_init__(self) -> None:
-        self.storage = Storage()
-        self.catalog = Catalog(self.settings.catalog_uri, self.storage)
-        self.submitter = Submitter(self.catalog, embedded=False)
-        self.state = State(self.settings)
-        self.broker = Broker(make_app(self.settings, "test"))
-        self.process = Process(self.settings, self.broker)
-        self.control = Control(self.settings, self.state, self.broker, self.storage, "control")
-
-    def accept(self, spec: JobSpec) -> AcceptedJob:
-        """Write a job that Redis doesn't know yet."""
-        checked = validate(spec, self.storage, self.settings)
-        return self.submitter.create(new_job(checked.spec, checked.model)).job
-
-    def submit(self, spec: JobSpec) -> AcceptedJob:
-        job = self.accept(spec)
-        enqueue(job, self.state, self.broker)
-        return job
+class House(InProcess):
+    """A deployment in the test's own process, and what tests do to it one step at a time."""
 
     def plan(self, job: AcceptedJob) -> int:
         """Plan the job; how many shards it has."""
@@ -111,17 +79,3 @@ class House:
     def next(self, task: str = "text-classification") -> Outcome | None:
         """What a worker does on a message of this task."""
         return run_next(task, self.process)
-
-    def finish(self, job: AcceptedJob) -> Manifest:
-        self.control.finish_job(job.id, job.output)
-        manifest = self.catalog.folder(job.output).read_manifest()
-        assert manifest is not None
-        return manifest
-
-    def run(self, spec: JobSpec) -> Manifest:
-        """The whole life of a job."""
-        job = self.submit(spec)
-        shards = self.plan(job)
-        for shard in range(shards):
-            self.attempt(job, shard, id=f"a{shard}")
-        return self.finish(job)

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer, pipeline
 
 from schemas.errors import SpecError
 from schemas.job import parse_spec
 from schemas.task import Kind, Task
+from tests.checkpoints import MAX_LENGTH
 from workers.audio.clip import Clip
 from workers.engine.record_identity import record_seed
 from workers.engine.runner import infer
@@ -23,6 +27,9 @@ from workers.models.device import pick_device, pick_dtype
 from workers.tasks import handler_of
 from workers.vision.picture import Picture
 
+#: Any text that UTF-8 can hold, up to three times what the tiny models read; and so many examples of a property.
+any_text = st.text(st.characters(codec="utf-8"), max_size=3 * MAX_LENGTH)
+a_few = hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 #: What a handler gets for encoded media.
 DECODERS = {Kind.IMAGE: Picture, Kind.AUDIO: Clip}
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.audio_classification import TASK
 from tests.checkpoints import make_classifier
 from tests.checkpoints_audio import make_sound_classifier, make_spectrum_classifier
 from tests.media import FORMATS, encoded, sounds, tone
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
 from tests.tasks.handlers import load, loaded_handler, pieces_of, predictions, problems, reference_pipeline
 from workers.audio.clip import Clip
 from workers.handler import Handler

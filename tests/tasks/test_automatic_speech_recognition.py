@@ -11,13 +11,13 @@ import pytest
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as NAMES
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.automatic_speech_recognition import TASK, Params
 from tests.checkpoints_audio import make_sound_classifier
 from tests.checkpoints_speech import WINDOW_S, make_ctc, make_whisper
 from tests.media import encoded, sounds
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, run_case
 from tests.tasks.handlers import load, loaded_handler, predictions, problems, reference_pipeline
 from workers.audio.clip import Clip
 

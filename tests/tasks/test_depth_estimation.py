@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks import depth_estimation
 from schemas.tasks.depth_estimation import TASK
 from tests.checkpoints_vision import image_processor, make_depth_estimator
 from tests.pictures import encoded, oriented, picture, sample
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
 from tests.tasks.handlers import loaded_handler, problems, reference_pipeline
 from workers.handler import Handler, Piece
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.feature_extraction import TASK
 from tests.checkpoints import MAX_LENGTH, byte_level, make_classifier
 from tests.checkpoints_embeddings import follow, make_encoder, make_nli
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, close, run_case
-from tests.tasks.handlers import loaded_handler, predictions, problems, reference_model
+from tests.tasks.handlers import a_few, any_text, loaded_handler, predictions, problems, reference_model
 from tests.texts import ODD, sentences
 from workers.handler import Handler
 

@@ -13,13 +13,13 @@ from transformers import AutoTokenizer
 from transformers.pipelines.base import PipelineException
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.fill_mask import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_tokens import make_masked_lm
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, close, run_case
-from tests.tasks.handlers import computed, loaded_handler, pieces_of, problems, reference_pipeline
+from tests.tasks.handlers import a_few, computed, loaded_handler, pieces_of, problems, reference_pipeline
 from tests.texts import ODD, sentences
 from workers.engine.runner import infer
 from workers.handler import Handler

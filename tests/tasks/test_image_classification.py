@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent
 from schemas.tasks.image_classification import TASK
 from tests.checkpoints_vision import SPECIES, image_processor, make_image_classifier, make_image_encoder
 from tests.pictures import WRITTEN, encoded, in_mode, oriented, picture, png_said_to_be, png_with_text_bomb, sample
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
 from tests.tasks.handlers import loaded_handler, problems, reference_pipeline
 
 SCHEMA = "1:38f293b29ee7"

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from transformers import ViTMAEConfig, ViTMAEModel
 
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.image_feature_extraction import TASK
 from tests.checkpoints import SMALL
 from tests.checkpoints_vision import SIDE, image_processor, make_image_classifier, make_image_encoder
 from tests.pictures import sample
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close
 from tests.tasks.handlers import loaded_handler, predictions, problems, reference_pipeline
 from workers.handler import Handler, Piece
 

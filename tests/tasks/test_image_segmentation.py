@@ -16,12 +16,12 @@ from transformers import MaskFormerImageProcessorPil, pipeline
 
 import schemas.tasks.image_segmentation as schema
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.image_segmentation import TASK
 from tests.checkpoints_detection import LABELS, make_detector, make_segmenter, make_semantic
 from tests.pictures import encoded, picture, sample
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, close, run_case
 from tests.tasks.handlers import load, loaded_handler, predictions, problems
 
 #: What pycocotools 2.0.11 says of its own code under numpy 2.

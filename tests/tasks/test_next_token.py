@@ -12,13 +12,23 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import RecordError
 from schemas.tasks.next_token import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_causal import make_causal
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, close, run_case
-from tests.tasks.handlers import handler_on, load, loaded_handler, pieces_of, predictions, problems, reference_model
+from tests.tasks.handlers import (
+    a_few,
+    any_text,
+    handler_on,
+    load,
+    loaded_handler,
+    pieces_of,
+    predictions,
+    problems,
+    reference_model,
+)
 from tests.texts import ODD, sentences
 from workers.engine.runner import infer
 

@@ -11,12 +11,12 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection, pipeline
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.object_detection import TASK
 from tests.checkpoints_detection import LABELS, make_detector, make_semantic
 from tests.pictures import encoded, picture, sample
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, run_case
 from tests.tasks.handlers import load, loaded_handler, predictions, problems
 
 SCHEMA = "1:a130efb67b27"

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForQuestionAnswering, ByT5Tokenizer
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.question_answering import TASK, Params
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_qa import make_reader
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, close, run_case
-from tests.tasks.handlers import load, loaded_handler, pieces_of, predictions, problems, reference_model
+from tests.tasks.handlers import a_few, load, loaded_handler, pieces_of, predictions, problems, reference_model
 from tests.texts import ODD, sentences
 from workers.handler import Handler
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.summarization import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_seq2seq import TASKS, make_seq2seq
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case
 from tests.tasks.handlers import loaded_handler, predictions, problems, reference_model
 from tests.texts import ODD, sentences
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.tasks.text_classification import TASK
 from tests.checkpoints import MAX_LENGTH, make_classifier
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, close, run_case
-from tests.tasks.handlers import loaded_handler, predictions, reference_pipeline
+from tests.tasks.handlers import a_few, any_text, loaded_handler, predictions, reference_pipeline
 from tests.texts import ODD, sentences
 from workers.handler import Handler
 

@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, TextGenerationPipeline
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.job import parse_spec
 from schemas.tasks.text_generation import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_causal import make_causal
 from tests.integration.harness import House, read_output
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, run_case
 from tests.tasks.handlers import (
+    a_few,
+    any_text,
     handler_on,
     load,
     loaded_handler,

@@ -12,13 +12,13 @@ from tokenizers import processors
 from transformers import ByT5Tokenizer, TokenClassificationPipeline, pipeline
 
 from jobs.settings import Settings
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case, close, run_case
 from schemas.errors import Permanent, RecordError
 from schemas.tasks.token_classification import TASK
 from tests.checkpoints import MAX_LENGTH
 from tests.checkpoints_tokens import TAGS, make_tagger
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case, a_few, any_text, close, run_case
-from tests.tasks.handlers import loaded_handler, pieces_of, predictions, problems
+from tests.tasks.handlers import a_few, any_text, loaded_handler, pieces_of, predictions, problems
 from tests.texts import ODD, sentences
 from workers.handler import Handler
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case
 from schemas.errors import Permanent
 from schemas.tasks.translation import TASK, Params
 from tests.checkpoints_seq2seq import TASKS, make_seq2seq
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case
 from tests.tasks.handlers import handler_on, load, loaded_handler, predictions, problems
 from tests.tasks.test_summarization import TEXTS, plain, reference
 from workers.handler import Handler

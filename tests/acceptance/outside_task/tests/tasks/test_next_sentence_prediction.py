@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from nightshift.testing import *  # noqa: F403
+from nightshift.testing import Case
 from transformers import AutoModelForNextSentencePrediction, AutoTokenizer, BertConfig, BertForNextSentencePrediction
 
 from schemas.tasks.next_sentence_prediction import TASK
 from tests.checkpoints import MAX_LENGTH, SMALL, wordpiece
-from tests.tasks.conformance import *  # noqa: F403
-from tests.tasks.conformance import Case
 from tests.texts import ODD, sentences
 
 
