@@ -74,7 +74,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             if body.get("schema") == {"$ref": "JobSpec"}:
                 body["schema"] = {"$ref": "#/components/schemas/JobSpec"}
             answers = operation["responses"]
-            if "HTTPValidationError" in str(answers.get("422")):
+            if "HTTPValidationError" in str(answers.get("422")) or "security" in operation:
                 answers["422"] = problems.answers(422)[422]
             # FastAPI describes events by this too, which OpenAPI 3.1 doesn't know: `schema` describes them.
             answers.get("200", {}).get("content", {}).get("text/event-stream", {}).pop("itemSchema", None)

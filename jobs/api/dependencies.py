@@ -1,6 +1,7 @@
 """Who asks, and may they? What each route depends on, by the scope that it needs."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from fastapi.security import HTTPBearer
 from jobs.api.auth import LOCAL, Principal, is_loopback
 from jobs.api.service import Service
 from jobs.api.tokens import Scope
-from schemas.errors import Forbidden
+from schemas.errors import Forbidden, SpecError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,19 @@ async def _asked(request: Request, _: Annotated[object, Depends(_BEARER)]) -> As
     who = service.authenticator.authenticate(request.headers.get("authorization"), peer)
     if who is LOCAL:
         _refuse_other_sites(request)
+    _refuse_unknown_parameters(request)
     return Asked(who, service)
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Raise SpecError for a query parameter that the route doesn't have: a misspelt `limit` would go unnoticed."""
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known parameters: {', '.join(known) or 'none'}"
+            raise SpecError.of(name, f"unknown parameter; {hint}")
 
 
 def _refuse_other_sites(request: Request) -> None:

@@ -194,6 +194,12 @@ def test_the_list_is_each_tenants_own(api: Api, classifier: Path, tmp_path: Path
         refused = api.http.get("/v1/jobs", headers=one, params=wrong)
         assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
         assert refused.json()["errors"][0]["field"].startswith(next(iter(wrong)))
+    for path, said in (
+        ("/v1/jobs?limt=5", "unknown parameter; did you mean 'limit'?"),
+        ("/v1/workers?a=1", "unknown parameter; known parameters: none"),
+    ):
+        refused = api.http.get(path, headers=admin)
+        assert (refused.status_code, refused.json()["errors"][0]["message"]) == (422, said)
     assert api.http.get(f"/v1/jobs/{ids['two'][0]}", headers=one).status_code == 404
     assert api.http.get(f"/v1/jobs/{ids['two'][0]}", headers=admin).status_code == 200
     JobPage.model_validate(api.http.get("/v1/jobs", headers=admin).json())
