@@ -99,9 +99,8 @@ class Service:
         return found
 
     def _read_job(self, id: str) -> AcceptedJob | None:
-        pointer = self.catalog.find(id)
-        job = None if pointer is None else self.catalog.folder(pointer.output).read_job()
-        return job if job is not None and job.id == id else None
+        job = self.catalog.job(id)
+        return None if job is None or self.catalog.came_second(job) else job
 
     def end(self, job: AcceptedJob) -> EndView | None:
         """Return how the job ended; None if it hasn't."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from jobs.broker import Broker, make_app
-from jobs.cli.find_job import find_job
+from jobs.cli.find_job import find_job, find_job_to_read
 from jobs.cli.follow import follow
 from jobs.cli.progress import counted, describe, display
 from jobs.cli.run_job import conclude, json_option, quiet_settings
@@ -34,7 +34,7 @@ def status(job: str | None, as_json: bool) -> None:
         _all_active(State(settings), as_json)
         return
     catalog = Catalog(settings.catalog_uri, Storage())
-    found = find_job(job, catalog)
+    found = find_job_to_read(job, catalog)
     manifest = catalog.folder(found.output).read_manifest()
     progress = State(settings).jobs.progress(found.id) if manifest is None and settings.redis_url else None
     if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jobs.cli.find_job import find_job
+from jobs.cli.find_job import find_job_to_read
 from jobs.cli.run_job import quiet_settings
 from jobs.results.convert import to_json, to_rows
 from jobs.results.read import result_batches
@@ -63,7 +63,7 @@ def results(
     settings = quiet_settings()
     storage = Storage()
     catalog = Catalog(settings.catalog_uri, storage)
-    found = find_job(job, catalog)
+    found = find_job_to_read(job, catalog)
     if with_retries:
         batches = batches_with_retries(found, catalog, errors_only=errors)
     else:

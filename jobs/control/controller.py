@@ -45,7 +45,7 @@ class Control:
                 if ended is not None:  # while Redis was being rebuilt, say
                     self._state.jobs.finish(job, ended.status)
                     return
-                accepted = _job(folder)
+                accepted = self._job(job)
                 size = self._plan(accepted, folder)
                 done = folder.committed()
             except ServiceUnavailable:
@@ -65,6 +65,12 @@ class Control:
             if self._state.jobs.start(job, size.shards, size.rows, limit, done.shards, done.rows, done.errors):
                 self._broker.finish_job(job, output)
             self._broker.release(self._state, accepted.spec.task_schema)
+
+    def _job(self, job: str) -> AcceptedJob:
+        accepted = self._catalog.job(job)
+        if accepted is None:
+            raise Permanent(f"the catalog at {self._catalog.uri} has no job {job}", code="job_gone")
+        return accepted
 
     def _plan_failed(self, job: str, output: str, error: Exception) -> None:
         """End the job, unless the fault may pass: then the sweep asks for the plan again."""
@@ -111,7 +117,7 @@ class Control:
                 manifest = folder.read_manifest() or self._manifest(job, folder, progress)
                 if manifest is None:
                     return
-                notify = _wants_webhook(folder)
+                notify = self._job(job).spec.notify is not None
             except Transient as error:  # the sweep asks for the end again
                 event(_log, "finish_failed", logging.WARNING, error=error.message)
                 return
@@ -132,7 +138,7 @@ class Control:
 
     def _manifest(self, job: str, folder: JobFolder, progress: Progress) -> Manifest | None:
         """Write the job's manifest. Return None if Redis was lost while the parts were read: the job may go on."""
-        made = build_manifest(_job(folder), progress, self._state.jobs.failed_shards(job), folder)
+        made = build_manifest(self._job(job), progress, self._state.jobs.failed_shards(job), folder)
         now = self._state.jobs.progress(job)
         if now is None or not now.finishable:
             return None
@@ -141,21 +147,6 @@ class Control:
     def notify_job(self, job: str, output: str) -> None:
         """Start sending the job's webhook, unless it is settled, and return at once."""
         self._notifier.submit(job, output)
-
-
-def _job(folder: JobFolder) -> AcceptedJob:
-    accepted = folder.read_job()
-    if accepted is None:
-        raise Permanent(f"the job's file is gone from {folder.output}", code="job_gone")
-    return accepted
-
-
-def _wants_webhook(folder: JobFolder) -> bool:
-    try:
-        job = folder.read_job()
-    except Permanent:  # a damaged file names no URL, and keeps no job from ending
-        return False
-    return job is not None and job.spec.notify is not None
 
 
 def error_limit(spec: JobSpec, rows: int) -> int | None:

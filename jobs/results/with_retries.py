@@ -140,12 +140,10 @@ _NONE = _Rows(None, [], [])
 
 def _ended_retries(job: AcceptedJob, catalog: Catalog) -> Iterator[tuple[AcceptedJob, Manifest]]:
     for pointer in catalog.retries_of(job.id):
-        folder = catalog.folder(pointer.output)
-        retry = folder.read_job()
-        if retry is not None and retry.id == pointer.id:
-            manifest = folder.read_manifest()
-            if manifest is not None:
-                yield retry, manifest
+        retry = catalog.job(pointer.id)
+        manifest = None if retry is None else catalog.folder(retry.output).read_manifest()
+        if retry is not None and manifest is not None and manifest.job == retry.id:
+            yield retry, manifest
 
 
 def _own_rows(folder: JobFolder, manifest: Manifest) -> Iterator[_Rows] | None:

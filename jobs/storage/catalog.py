@@ -1,25 +1,30 @@
-"""Which jobs are there, and where are their files? The catalog says so with Redis gone. Its objects are written once.
+"""Which jobs are there, and what was accepted? The catalog says so with Redis gone. Its objects are written once.
 
-jobs/<id>.json                a pointer to the job's output
+Tenants can write to the outputs of their jobs, and not to the catalog. So what runs is what stands here: `_job.json` in
+an output is for people and other programs to read, and says which job has the location.
+
+jobs/<id>.json                the whole job as it was accepted
 ended/<id>.json               written once the job has ended and its webhook is settled; then recovery skips the job
 retries/<parent>/<id>.json    a pointer to a retry, under the id of the job that it retries
 tenants/<tenant>/<id>.json    a pointer to a tenant's job, so that their list is read without those of others
-keys/<hash>.json              an idempotency key of a tenant, with the whole job that it is bound to
+keys/<hash>.json              an idempotency key of a tenant, with the id of the job that it is bound to
 """
 
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
-from schemas.errors import AlreadyExists, NotFound, Permanent
+from schemas.errors import AlreadyExists, NotFound, Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec
 from schemas.layout import child
 
@@ -37,21 +42,38 @@ class Pointer(BaseModel):
     embedded: bool = False
 
 
+class Entry(Pointer):
+    """A job of the catalog. `job` is None if a version that kept it in `_job.json` alone accepted it."""
+
+    job: AcceptedJob | None = None
+
+
 class BoundKey(BaseModel):
-    """The job that an idempotency key is bound to, and a hash of the spec that was sent with the key."""
+    """The id of the job that an idempotency key is bound to, and a hash of the spec that was sent with the key.
+
+    `job` is the whole job in the keys of earlier versions, which had no `id`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     asked: str
-    job: AcceptedJob
+    id: str = ""
+    job: AcceptedJob | None = None
 
     @classmethod
-    def of(cls, spec: JobSpec, job: AcceptedJob) -> "BoundKey":
-        return cls(asked=_hash(spec), job=job)
+    def of(cls, spec: JobSpec, id: str) -> "BoundKey":
+        return cls(asked=_hash(spec), id=id)
+
+    @property
+    def job_id(self) -> str:
+        return self.id if self.job is None else self.job.id
 
     def is_for(self, spec: JobSpec) -> bool:
         """Return whether the key was sent with this very spec, parts that don't decide its results included."""
         return self.asked == _hash(spec)
+
+
+Content = TypeVar("Content", bound=Pointer)
 
 
 @dataclass(frozen=True)
@@ -69,30 +91,57 @@ class Catalog:
         """Raise NotFound, AccessDenied or Transient if the catalog can't be read."""
         next(iter(self.storage.list(self._uri("jobs/"))), None)
 
-    def add(self, job: AcceptedJob, embedded: bool) -> None:
-        """Write the job's pointers. Those that this job has already are left as they are."""
-        pointer = Pointer(id=job.id, output=job.output, embedded=embedded)
-        names = [f"jobs/{job.id}.json"]
-        names += [f"retries/{job.parent.job}/{job.id}.json"] if job.parent is not None else []
-        names += [f"{_tenant_folder(job.tenant)}{job.id}.json"] if job.tenant else []
-        for name in names:
-            uri = self._uri(name)
-            try:
-                self.storage.create(uri, pointer.model_dump_json().encode(), owner=job.id)
-            except AlreadyExists:
-                if self._pointer(uri) != pointer:
-                    raise
+    def add(self, job: AcceptedJob, embedded: bool) -> AcceptedJob:
+        """Write the job and the pointers to it. Return the job that stands: another request's if that came first.
 
-    def find(self, id: str) -> Pointer | None:
-        """Return the pointer to a job; None if the catalog has no such job."""
+        Requests with one idempotency key write a job of one id, at a location that the key's spec names.
+        """
+        entry = Entry(id=job.id, output=job.output, embedded=embedded, job=job)
+        stands = self._create(f"jobs/{job.id}.json", entry, Entry)
+        pointer = Pointer(id=job.id, output=job.output, embedded=embedded)
+        if job.parent is not None:
+            self._create(f"retries/{job.parent.job}/{job.id}.json", pointer, Pointer)
+        if job.tenant:
+            self._create(f"{_tenant_folder(job.tenant)}{job.id}.json", pointer, Pointer)
+        return stands.job or job
+
+    def find(self, id: str) -> Entry | None:
+        """Return the entry of a job; None if the catalog has no such job."""
         try:
-            return self._pointer(self._uri(f"jobs/{id}.json"))
+            return self._read(self._uri(f"jobs/{id}.json"), Entry)
         except NotFound:
             return None
 
+    def job(self, id: str) -> AcceptedJob | None:
+        """Return a job as it was accepted; None if the catalog has no such job."""
+        entry = self.find(id)
+        if entry is None or entry.job is not None:
+            return None if entry is None else entry.job
+        there = self.folder(entry.output).read_job()
+        return there if there is not None and there.id == id else None
+
+    def job_at(self, output: str) -> AcceptedJob | None:
+        """Return the job that has an output location, as it was accepted; None if no job has it.
+
+        Raise Permanent (code `unknown_job`) if the location has a job file that isn't of a job of this catalog.
+        """
+        there = self.folder(output).read_job()
+        job = None if there is None else self.job(there.id)
+        if there is not None and (job is None or job.output != output.rstrip("/") + "/"):
+            raise Permanent(f"the job at {output!r} isn't in the catalog at {self.uri}", code="unknown_job")
+        return job
+
+    def came_second(self, job: AcceptedJob) -> bool:
+        """Return whether another job has the job's location: of two that were submitted at once, one comes second."""
+        try:
+            there = self.folder(job.output).read_job()
+        except Permanent:
+            return False
+        return there is not None and there.id != job.id
+
     def retries_of(self, job: str) -> list[Pointer]:
         """Return the retries of a job, oldest first."""
-        return [self._pointer(info.uri) for info in self.storage.list(self._uri(f"retries/{job}/"))]
+        return [self._read(info.uri, Pointer) for info in self.storage.list(self._uri(f"retries/{job}/"))]
 
     def ids(self, tenant: str | None = None, start: str = "") -> Iterator[str]:
         """Yield the ids of all jobs, or of one tenant's, that begin with `start`. They come in order."""
@@ -141,11 +190,11 @@ class Catalog:
     def bind_key(self, tenant: str, key: str, bound: BoundKey) -> BoundKey:
         """Bind the key to this job. Return the job already bound if another request won the race.
 
-        The key is bound before the job's own files are written, and holds the whole job. So a request that comes
-        second, or comes back after its server died in between, writes that very job.
+        The key is bound before the job is written. So a request that comes second, or comes back after its server died
+        in between, writes a job of that very id.
         """
         try:
-            self.storage.create(self._key_uri(tenant, key), bound.model_dump_json().encode(), owner=bound.job.id)
+            self.storage.create(self._key_uri(tenant, key), bound.model_dump_json().encode(), owner=bound.id)
         except AlreadyExists:
             there = self.key(tenant, key)
             if there is None:
@@ -165,11 +214,24 @@ class Catalog:
         names = (info.uri.removeprefix(prefix) for info in self.storage.list(prefix + start))
         return (name for name in names if name.endswith(".json"))
 
-    def _pointer(self, uri: str) -> Pointer:
+    def _create(self, name: str, content: Content, kind: type[Content]) -> Content:
+        """Write a pointer or an entry. Return the one that stands: one of this id and location if that came first."""
+        uri = self._uri(name)
         try:
-            return Pointer.model_validate_json(self.storage.read(uri))
-        except ValidationError as error:
-            raise Permanent(f"{uri} is no pointer to a job: {error}", code="bad_pointer") from None
+            # Not the id alone: requests with one idempotency key write different jobs of one id.
+            self.storage.create(uri, content.model_dump_json().encode(), f"{content.id} {secrets.token_hex(8)}")
+        except AlreadyExists:
+            there = self._read(uri, kind)
+            if (there.id, there.output, there.embedded) != (content.id, content.output, content.embedded):
+                raise
+            return there
+        return content
+
+    def _read(self, uri: str, kind: type[Content]) -> Content:
+        try:
+            return kind.model_validate_json(self.storage.read(uri))
+        except (ValidationError, SpecError) as error:
+            raise Permanent(f"{uri} is damaged, or of another version: {error}", code="bad_pointer") from None
 
 
 def _tenant_folder(tenant: str) -> str:

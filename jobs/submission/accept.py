@@ -1,7 +1,8 @@
 """How does a spec become a job? It is made durable in storage, then entered in Redis to be planned.
 
-Written in this order: the idempotency key if there is one, the catalog's pointers, `_job.json`, Redis. Only then is the
-submission answered.
+Written in this order: the idempotency key if there is one, the catalog's entry, `_job.json`, Redis. Only then is the
+submission answered. The job that runs is the catalog's: `_job.json` lies where others may write, and says no more than
+which job has the location.
 """
 
 import getpass
@@ -18,8 +19,9 @@ from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import BoundKey, Catalog
 from jobs.storage.job_folder import JobFolder
+from jobs.submission.resolve_model import model_source
 from schemas import __version__
-from schemas.errors import SpecError
+from schemas.errors import Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel
 from schemas.manifest import Manifest
 
@@ -52,8 +54,8 @@ class Accepted:
 class Submitter:
     """Accepts jobs: for the command line, or for a tenant of the API.
 
-    `embedded` says that the jobs run on a Redis of this process alone. `sees` tells whether a tenant's jobs exist for
-    the submitter.
+    `embedded` says that the jobs run on a Redis of this process alone, and that its user's rights are all they have.
+    `sees` tells whether a tenant's jobs exist for the submitter.
     """
 
     catalog: Catalog
@@ -68,18 +70,21 @@ class Submitter:
         key was sent with another spec, and as `find` and `create` do.
         """
         bound = None if key is None else self.catalog.key(self.tenant, key)
+        job: AcceptedJob | None = None
         if bound is None:
             found = self.find(spec)
             if key is None:
                 return self.create(new()) if found is None else found
-            bound = BoundKey.of(spec, new() if found is None else found.job)
-            bound = self.catalog.bind_key(self.tenant, key, bound)
+            job = new() if found is None else found.job
+            bound = self.catalog.bind_key(self.tenant, key, BoundKey.of(spec, job.id))
         if not bound.is_for(spec):
             raise SpecError.of("Idempotency-Key", "this key was sent with another spec before; use a new one")
-        there = self.catalog.folder(bound.job.output).read_job()
-        if there is not None and there.id == bound.job.id:
+        there = self.catalog.job(bound.job_id)
+        if there is not None and self._has_location(there):
             return found_job(there, self.catalog.storage)
-        return self.create(bound.job)
+        # Nothing, or not all of it, was written: by a request that came first, or whose server died.
+        job = there or bound.job or (job or new()).model_copy(update={"id": bound.job_id})
+        return self.create(job)
 
     def find(self, spec: JobSpec) -> Accepted | None:
         """Return the job that has the spec's output location, if it asks for the same; None if the location is empty.
@@ -87,16 +92,30 @@ class Submitter:
         The spec need not be valid: a job that is done is found even if its input or model is gone. Raise SpecError if
         another job's results, or foreign data, lie there.
         """
-        folder = self.catalog.folder(spec.output.uri)
-        there = folder.read_job()
+        there = self.job_at(spec)
         if there is not None:
             return self._same(there, spec)
+        folder = self.catalog.folder(spec.output.uri)
         foreign = folder.any_object()
         if foreign is not None:
-            raise SpecError.of(
-                "output.uri", f"{folder.output!r} is not empty: it holds {foreign.uri!r}; name another location"
-            )
+            raise self._taken(spec, f"is not empty: it holds {foreign.uri!r}")
         return None
+
+    def job_at(self, spec: JobSpec) -> AcceptedJob | None:
+        """Return the job that has the spec's output location; None if no job has it.
+
+        A job of another catalog can be gone on with in an embedded run of the same spec: nothing else of its file
+        counts. Otherwise raise SpecError for it.
+        """
+        folder = self.catalog.folder(spec.output.uri)
+        try:
+            return self.catalog.job_at(spec.output.uri)
+        except Permanent as error:
+            there = folder.read_job() if self.embedded and error.code == "unknown_job" else None
+            if there is None or not _asks_the_same(there, spec):
+                raise self._taken(spec, f"holds a job file that can't be used ({error.message})") from None
+        adopted = there.model_copy(update={"spec": spec, "allowed_inputs": None})
+        return self.catalog.add(adopted, self.embedded)
 
     def create(self, job: AcceptedJob) -> Accepted:
         """Write a new job. Return the job of the same spec that has the location, if that came first.
@@ -104,28 +123,38 @@ class Submitter:
         Raise SpecError if a job of another spec came first, or the store can't create objects conditionally.
         """
         there = self.write(job)
-        return Accepted(job, Found.NOTHING, None) if there.id == job.id else self._same(there, job.spec)
+        return Accepted(there, Found.NOTHING, None) if there.id == job.id else self._same(there, job.spec)
 
     def write(self, job: AcceptedJob) -> AcceptedJob:
-        """Write the catalog's pointers and `_job.json`: from here on the job exists, whatever happens to Redis.
+        """Write the catalog's entry and `_job.json`: from here on the job exists, whatever happens to Redis.
 
         Return the job that has the location: another one if that came first. Raise SpecError if the store can't create
         objects conditionally.
         """
         folder = self.catalog.folder(job.output)
-        self.catalog.add(job, self.embedded)
-        there = folder.write_job(job)
-        if there.id == job.id and not folder.refuses_overwrite():
+        job = self.catalog.add(job, self.embedded)
+        if folder.write_job(job).id != job.id:
+            return self.job_at(job.spec) or job
+        if not folder.refuses_overwrite():
             raise SpecError.of(
                 "output.uri",
                 f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use "
                 "a store that honours conditional writes",
             )
-        return there
+        return job
+
+    def _has_location(self, job: AcceptedJob) -> bool:
+        there = self.catalog.folder(job.output).read_job()
+        return there is not None and there.id == job.id
+
+    def _taken(self, spec: JobSpec, why: str) -> SpecError:
+        """Return the refusal of a location. A tenant isn't told what lies there: it may be another's."""
+        why = "is not empty" if self.tenant else why
+        return SpecError.of("output.uri", f"{spec.output.uri!r} {why}; name another location")
 
     def _same(self, there: AcceptedJob, spec: JobSpec) -> Accepted:
         if not self.sees(there.tenant):
-            raise SpecError.of("output.uri", f"{spec.output.uri!r} is not empty; name another location")
+            raise self._taken(spec, "is not empty")
         if there.parent is not None:
             raise SpecError.of(
                 "output.uri",
@@ -166,6 +195,12 @@ def new_job(
         parent=parent,
         allowed_inputs=allowed_inputs,
     )
+
+
+def _asks_the_same(there: AcceptedJob, spec: JobSpec) -> bool:
+    """Return whether a job file, which anyone may have written, is one that the spec could have made."""
+    same_model = (there.model.kind, there.model.source) == model_source(spec.model)
+    return same_model and there.parent is None and there.spec.fingerprint() == spec.fingerprint()
 
 
 def _differences(there: JobSpec, here: JobSpec) -> str:

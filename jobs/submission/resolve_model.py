@@ -45,10 +45,15 @@ def model_kind(model: str) -> Literal["hub", "s3", "local"]:
     return "hub"
 
 
+def model_source(model: str) -> tuple[Literal["hub", "s3", "local"], str]:
+    """Return where the model is, and its name there: a hub id, or a location in full."""
+    kind = model_kind(model)
+    return kind, model if kind == "hub" else normalized(model, "model").rstrip("/")
+
+
 def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> ResolvedModel:
     """Return the spec's model, pinned. Raise SpecError if something is wrong with it."""
-    kind = model_kind(spec.model)
-    source = spec.model if kind == "hub" else normalized(spec.model, "model").rstrip("/")
+    kind, source = model_source(spec.model)
     allowed = settings.allowed_models
     if not any(fnmatchcase(source, pattern) or fnmatchcase(spec.model, pattern) for pattern in allowed):
         raise SpecError.of("model", f"{spec.model!r} is not among the models allowed here: {', '.join(allowed)}")

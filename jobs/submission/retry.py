@@ -3,10 +3,9 @@
 Its plan is cut from the first job's: see `jobs.planning.retry_planner`.
 """
 
-from itertools import count
+from collections.abc import Iterator
 
 from jobs.settings import Settings
-from jobs.storage import Storage
 from jobs.storage.base import normalized
 from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import Accepted, Found, Submitter, found_job, new_job
@@ -14,6 +13,9 @@ from jobs.submission.validate import check_locations
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob, OutputSpec, Parent
 from schemas.manifest import JobStatus, Manifest
+
+#: Retries of a job that are put beside it, if no location is named.
+MAX_RETRIES = 1000
 
 
 def nothing_to_retry(manifest: Manifest) -> bool:
@@ -31,43 +33,44 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
     storage = submitter.catalog.storage
     if JobFolder(parent.output, storage).read_manifest() is None:
         raise NotFinished(f"job {parent.id} has not ended: its errors can be retried when it has")
-    found: Accepted | None = None
-    if output is None:
-        output, found = _free_output(parent, storage)
-    else:
-        output = normalized(output, "output").rstrip("/") + "/"
-        there = JobFolder(output, storage).read_job()
-        if there is not None and _is_retry_of(there, parent):
+    given = None if output is None else normalized(output, "output").rstrip("/") + "/"
+    for location in _beside(parent.output) if given is None else [given]:
+        spec = parent.spec.model_copy(update={"output": OutputSpec(uri=location), "max_errors": None})
+        check_locations(spec, settings)
+        try:
+            there = submitter.job_at(spec)
+            if there is None:
+                submitter.find(spec)  # raises SpecError if the location isn't empty
+                break
+        except SpecError:
+            if given is None:
+                continue
+            raise
+        if _is_retry_of(there, parent):
             found = found_job(there, storage)
-    if found is not None:
-        return found
-    spec = parent.spec.model_copy(update={"output": OutputSpec(uri=output), "max_errors": None})
-    check_locations(spec, settings)
-    if submitter.find(spec) is not None:
-        raise SpecError.of("output", f"{output!r} holds the job that is to be retried; name another location")
+            if given is not None or found.found is Found.UNFINISHED:
+                return found
+        elif given is not None:
+            raise _taken(location)
+    else:
+        raise SpecError.of("output", f"the locations beside {parent.output!r} are all in use; name one with `output`")
     job = new_job(spec, parent.model, Parent(job=parent.id, output=parent.output), allowed_inputs=parent.allowed_inputs)
     there = submitter.write(job)
     if there.id == job.id:
-        return Accepted(job, Found.NOTHING, None)
+        return Accepted(there, Found.NOTHING, None)
     if not _is_retry_of(there, parent):
-        raise SpecError.of("output", f"{output!r} belongs to job {there.id}; name another location")
+        raise _taken(location)
     return found_job(there, storage)
+
+
+def _taken(output: str) -> SpecError:
+    return SpecError.of("output", f"{output!r} belongs to another job; name another location")
 
 
 def _is_retry_of(job: AcceptedJob, parent: AcceptedJob) -> bool:
     return job.parent is not None and job.parent.job == parent.id
 
 
-def _free_output(parent: AcceptedJob, storage: Storage) -> tuple[str, Accepted | None]:
-    """Return the first location beside the parent's that is empty, or has an unfinished retry of it; and that retry."""
-    for number in count(1):
-        output = f"{parent.output.rstrip('/')}-retry-{number}/"
-        folder = JobFolder(output, storage)
-        there = folder.read_job()
-        if there is not None and _is_retry_of(there, parent):
-            found = found_job(there, storage)
-            if found.found is Found.UNFINISHED:
-                return output, found
-        elif there is None and folder.any_object() is None:
-            return output, None
-    raise AssertionError("unreachable")
+def _beside(output: str) -> Iterator[str]:
+    """Yield the locations of retries beside a job's own."""
+    return (f"{output.rstrip('/')}-retry-{number}/" for number in range(1, MAX_RETRIES + 1))

@@ -1,6 +1,6 @@
 """How is a lost Redis rebuilt? Every job of the catalog that has not ended is entered again, and goes on.
 
-Read are the catalog's listings, and of each job that isn't marked as ended its pointer, its file and whether it has a
+Read are the catalog's listings, and of each job that isn't marked as ended its entry, its file and whether it has a
 manifest. The parts of a job are read when it is planned again.
 """
 
@@ -66,24 +66,25 @@ def unfinished(catalog: Catalog) -> Iterator[Seen]:
 def _read(catalog: Catalog, id: str) -> Seen:
     output = ""
     try:
-        pointer = catalog.find(id)
-        if pointer is None:
-            return Seen(id, "", Standing.NEVER_ACCEPTED, why="its pointer is gone")
-        output = pointer.output
+        entry = catalog.find(id)
+        if entry is None:
+            return Seen(id, "", Standing.NEVER_ACCEPTED, why="its entry is gone")
+        output = entry.output
         folder = catalog.folder(output)
-        job = folder.read_job()
-        if job is None:
+        there = folder.read_job()
+        if there is None:
             # Perhaps being accepted at this moment: not marked.
             return Seen(id, output, Standing.NEVER_ACCEPTED, why="it has no _job.json")
-        if job.id != id:
+        if there.id != id:
             catalog.mark_ended(id)
-            return Seen(id, output, Standing.NEVER_ACCEPTED, why=f"job {job.id} came first")
+            return Seen(id, output, Standing.NEVER_ACCEPTED, why=f"job {there.id} came first")
+        job = entry.job or there
         if folder.has_manifest():
-            if job.spec.notify is not None and not pointer.embedded:
+            if job.spec.notify is not None and not entry.embedded:
                 return Seen(id, output, Standing.UNTOLD, job)
             catalog.mark_ended(id)
             return Seen(id, output, Standing.ENDED, job)
-        return Seen(id, output, Standing.EMBEDDED if pointer.embedded else Standing.UNFINISHED, job)
+        return Seen(id, output, Standing.EMBEDDED if entry.embedded else Standing.UNFINISHED, job)
     except (Transient, ServiceUnavailable) as error:
         return Seen(id, output, Standing.AWAY, why=error.message)
     except NightshiftError as error:

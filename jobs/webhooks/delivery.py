@@ -15,7 +15,6 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.catalog import Catalog
-from jobs.storage.job_folder import JobFolder
 from jobs.webhooks import policy, signing
 from jobs.webhooks.ssrf_safe_post import post
 from schemas.errors import NightshiftError, Permanent, Transient
@@ -75,7 +74,7 @@ class Notifier:
             if not is_alone:
                 return
             try:
-                accepted, manifest = self._ended_job(output)
+                accepted, manifest = self._ended_job(job)
             except Permanent as error:
                 event(_log, "webhook_given_up", logging.ERROR, error=error.message)
                 self._settle(job)
@@ -87,11 +86,11 @@ class Notifier:
             if tries is not None:
                 self._try(accepted, manifest, tries)
 
-    def _ended_job(self, output: str) -> tuple[AcceptedJob, Manifest]:
-        folder = JobFolder(output, self._catalog.storage)
-        job, manifest = folder.read_job(), folder.read_manifest()
+    def _ended_job(self, id: str) -> tuple[AcceptedJob, Manifest]:
+        job = self._catalog.job(id)
+        manifest = None if job is None else self._catalog.folder(job.output).read_manifest()
         if job is None or manifest is None:
-            raise Permanent(f"the job's files are gone from {output}", code="job_gone")
+            raise Permanent(f"there is no job {id} with a manifest", code="job_gone")
         return job, manifest
 
     def _try(self, job: AcceptedJob, manifest: Manifest, tries: int) -> None:

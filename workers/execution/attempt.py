@@ -120,7 +120,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     found = process.existing_report(attempt.part, order.job)
     if found is not None:
         return Outcome("found", report=found)
-    job = process.job(order.job, order.output)
+    job = process.job(order.job)
     shard = job.shard(order.shard)
     held = process.models.get(job.accepted, job.handler, lease.loading)
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)

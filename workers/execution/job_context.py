@@ -1,4 +1,4 @@
-"""What does a worker process know of a job? The job's files in storage, and what follows from them."""
+"""What does a worker process know of a job? The job in the catalog, its plan, and what follows from them."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.job_folder import JobFolder
+from jobs.storage.catalog import Catalog
 from schemas.errors import Permanent
 from schemas.output import kept_columns, output_schema, task_columns
 from schemas.plan import Shard
@@ -19,11 +19,14 @@ from workers.tasks import handler_of
 class JobContext:
     """A job as a worker sees it: its spec, its plan, and the handler, columns and reader that follow from them."""
 
-    def __init__(self, output: str, storage: Storage, settings: Settings) -> None:
-        folder = JobFolder(output, storage)
-        accepted, plan = folder.read_job(), folder.find_plan()
-        if accepted is None or plan is None:
-            raise Permanent(f"the job's files are gone from {output}", code="job_gone")
+    def __init__(self, job: str, storage: Storage, settings: Settings) -> None:
+        catalog = Catalog(settings.catalog_uri, storage)
+        accepted = catalog.job(job)
+        if accepted is None:
+            raise Permanent(f"the catalog at {catalog.uri} has no job {job}", code="job_gone")
+        plan = catalog.folder(accepted.output).find_plan()
+        if plan is None:
+            raise Permanent(f"the job's plan is gone from {accepted.output}", code="job_gone")
         self.accepted, self._plan = accepted, plan
         columns = plan.columns()
         spec = self.accepted.spec

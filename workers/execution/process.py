@@ -52,10 +52,10 @@ class Process:
         found = {name: str(module.__version__) for name, module in modules.items()}
         return {"nightshift": __version__, "python": platform.python_version()} | found
 
-    def job(self, job: str, output: str) -> JobContext:
+    def job(self, job: str) -> JobContext:
         """Return the job's context, which is read from storage for the job's first shard in this process."""
         if job not in self._jobs:
-            self._jobs[job] = JobContext(output, self.storage, self.settings)
+            self._jobs[job] = JobContext(job, self.storage, self.settings)
             if len(self._jobs) > REMEMBERED_JOBS:
                 self._jobs.popitem(last=False)[1].reader.close()
         self._jobs.move_to_end(job)
