@@ -1,7 +1,7 @@
 """Memory: what a worker needs beyond its model while it works through a 5 GB Parquet file of one row group.
 
-A process of its own runs shards of that file through `workers.execution.attempt.execute`, all of it but Redis: it
-reads, tokenises, computes with a tiny model, writes and commits. This process samples its memory meanwhile.
+A process of its own runs shards of that file as a worker does, with a Redis of its own: it takes them, reads,
+tokenises, computes with a tiny model, writes and commits. This process samples its memory meanwhile.
 """
 
 import json
@@ -11,28 +11,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.inputs import TINY, make_job, make_model, quiet, tell
-from jobs.planning.planner import planned, shard_limits
-from jobs.settings import Settings
+from benchmarks.inputs import TINY, make_model, quiet, tell
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
-from schemas.plan import ShardOrder
-from workers.engine.heartbeat import Watch
-from workers.execution.attempt import Attempt, execute
-from workers.execution.job_context import JobContext
+from nightshift.testing import private_settings
+from schemas.job import JobSpec, parse_spec
+from schemas.output import task_columns
+from tests.integration.harness import House
 from workers.io.parquet_reader import READ_BUFFER, ParquetReader
-from workers.models.cache import ModelCache
 
 ROWS = 1_000_000
 #: Bytes a text, on average; texts are 10 % longer or shorter.
@@ -73,15 +68,13 @@ def vocabulary(model: Path) -> list[bytes]:
     return [word.encode() for word in words if word.isascii() and word.isalpha() and len(word) > 1]
 
 
-def make_plan(file: Path, folder: Path) -> int:
-    """Accept and plan a job for the file under `folder`/output; how many shards it has."""
-    storage, settings = Storage(), Settings.read()
-    params: dict[str, object] = {"max_length": MAX_LENGTH}
-    job = make_job(file, folder / "model", folder / "output", params, storage, settings)
-    there = JobFolder(job.output, storage)
-    there.write_job(job)
-    plan = planned(job.spec, None, storage, settings, shard_limits(job.spec, RATE))
-    return there.write_plan(plan, job.id).shards
+def spec_of(folder: Path) -> JobSpec:
+    """The job on the file: its texts are cut at MAX_LENGTH."""
+    model, output = str(folder / "model"), {"uri": f"{folder}/output"}
+    table = {"uri": f"{folder}/texts.parquet"}
+    params = {"max_length": MAX_LENGTH}
+    spec = {"task": "text-classification", "model": model, "input": table, "output": output, "params": params}
+    return parse_spec(spec)
 
 
 def chosen(shards: int, full: bool) -> list[int]:
@@ -91,34 +84,21 @@ def chosen(shards: int, full: bool) -> list[int]:
     return list(range(shards)) if full else some
 
 
-def work(output: str, shards: int, numbers: list[int]) -> Iterator[dict[str, int]]:
+def work(folder: Path, full: bool) -> Iterator[dict[str, int]]:
     """Run shards as a worker does. Yields once the model is loaded, then after each shard."""
     quiet()
-    storage, settings = Storage(), Settings.read()
-    context = JobContext(output, storage, settings)
-    models = ModelCache(settings, storage)
-    models.get(context.accepted, context.handler)
-    yield {"loaded": 1}
-    process = SimpleNamespace(
-        state=SimpleNamespace(shards=SimpleNamespace(deaths=lambda order: [])),
-        settings=settings,
-        note_rate=lambda job, rows_per_s: None,
-        storage=storage,
-        models=models,
-        name="bench",
-        versions={},
-        existing_report=lambda part, job: None,
-        job=lambda job, output: context,
-    )
-    lease = SimpleNamespace(
-        check=lambda rows: None, check_for_commit=lambda: None, loading=nullcontext, name=lambda rows: None
-    )
-    for number in numbers:
-        order = ShardOrder(job=context.accepted.id, task=context.task.id, output=output, shard=number, shards=shards)
-        attempt = Attempt(order, f"bench-{number}", cast(Any, process))
-        outcome = execute(attempt, cast(Any, lease), Watch())
-        assert outcome.report is not None
-        yield {"rows": outcome.report.rows, "errors": outcome.report.error_rows, "kernels_peak": kernels_peak()}
+    with private_settings() as settings:
+        house, spec = House(settings), spec_of(folder)
+        house.state.jobs.note_rate(spec.task, spec.model, RATE)
+        job = house.submit(spec)
+        shards = house.plan(job)
+        context = house.process.job(job.id)
+        house.process.models.get(context.accepted, context.handler)
+        yield {"shards": shards}
+        for number in chosen(shards, full):
+            report = house.attempt(job, number, id=f"bench-{number}").report
+            assert report is not None
+            yield {"rows": report.rows, "errors": report.error_rows, "kernels_peak": kernels_peak()}
 
 
 def kernels_peak() -> int:
@@ -161,13 +141,14 @@ class Sampler:
             thread.join()
 
 
-def measure(output: str, shards: int, numbers: list[int]) -> None:
+def measure(folder: Path, full: bool) -> None:
     """Run the shards in a fresh process and print what memory it took."""
-    command = [sys.executable, "-m", "benchmarks.memory", output, str(shards), *map(str, numbers)]
+    command = [sys.executable, "-m", "benchmarks.memory", str(folder), *(["full"] if full else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        process.stdout.readline()
+        shards = json.loads(process.stdout.readline())["shards"]
+        numbers = chosen(shards, full)
         sampler = Sampler(process.pid)
         before = sampler.peak
         start = time.monotonic()
@@ -190,23 +171,22 @@ def measure(output: str, shards: int, numbers: list[int]) -> None:
     tell("memory beyond the model", f"{added / 1e9:.2f} GB", f"< {LIMIT_GB:.0f} GB", added < LIMIT_GB * 1e9)
 
 
-def compare_skipping(output: str, number: int) -> None:
+def compare_skipping(folder: Path) -> None:
     """How long a worker that begins in the middle of the row group takes to get there, against pyarrow alone."""
-    storage, settings = Storage(), Settings.read()
-    context = JobContext(output, storage, settings)
-    shard = context.shard(number)
-    part = shard.slices[0]
-    columns = context.output_schema.names[: context.output_schema.get_field_index("prediction")]
+    storage, spec = Storage(), spec_of(folder)
+    plan = JobFolder(spec.output.uri, storage).plan()
+    shard = next(plan.shards(plan.size().shards // 2))
+    schema, part = plan.columns(), shard.slices[0]
 
     def product() -> None:
-        reader = ParquetReader(storage, pa.schema([context.output_schema.field(n) for n in columns]), 16 << 20, {})
-        next(reader.blocks(shard, context.task_columns))
+        reader = ParquetReader(storage, schema, 16 << 20, {})
+        next(reader.blocks(shard, task_columns(spec, schema)))
         reader.close()
 
     def plain() -> None:
         rows = 0
         with pq.ParquetFile(part.uri, pre_buffer=False, buffer_size=READ_BUFFER) as file:
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
+            for batch in file.iter_batches(batch_size=1024, columns=schema.names):
                 rows += batch.num_rows
                 if rows > part.start:
                     return
@@ -238,13 +218,11 @@ def main(full: bool = False) -> bool:
         print(
             f"Memory: {ROWS:,} rows, {size / 1e9:.2f} GB in one row group, {file.stat().st_size / 1e9:.2f} GB on disk"
         )
-        shards = make_plan(file, folder)
-        output = str(folder / "output")
-        compare_skipping(output, shards // 2)
-        measure(output, shards, chosen(shards, full))
+        measure(folder, full)
+        compare_skipping(folder)
     return True
 
 
 if __name__ == "__main__":
-    for message in work(sys.argv[1], int(sys.argv[2]), [int(number) for number in sys.argv[3:]]):
+    for message in work(Path(sys.argv[1]), "full" in sys.argv[2:]):
         print(json.dumps(message), flush=True)

@@ -102,8 +102,10 @@ class Control:
         if there is not None:
             return there.size()
         limits = shard_limits(job.spec, self._state.jobs.rate(job.spec.task, job.spec.model))
-        plan = planned_retry(job.parent, folder.storage, limits) if job.parent else None
-        plan = plan or planned(job.spec, None, folder.storage, self._settings, limits)
+        plan = planned_retry(job.parent, self._catalog.storage, limits) if job.parent else None
+        plan = plan or planned(
+            job.spec, None, self._catalog.storage, self._settings.narrowed(job.allowed_inputs), limits
+        )
         return folder.write_plan(plan, self._name)
 
     def finish_job(self, job: str, output: str) -> None:

@@ -118,6 +118,7 @@ def planned(spec: JobSpec, columns: pa.Schema | None, storage: Storage, settings
 
     Raise Permanent (code `bad_input`) if a file can't be read or doesn't fit the first one.
     """
+    storage = storage.within(settings.allowed_inputs)
     try:
         if input_format(spec, storage) == "media":
             assert spec.task_schema.media is not None

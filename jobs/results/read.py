@@ -64,7 +64,7 @@ def result_batches(
         parts = (info for _, info in folder.parts())
     else:
         raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with --partial")
-    batches = _whole(parts, storage)
+    batches = _whole(parts, folder.storage)
     yield from only_errors(batches) if errors_only else batches
 
 
@@ -84,7 +84,7 @@ def batches_from(
     """
     for shard, info in _parts(job, place, storage, partial, errors_only):
         first = place.row if shard == place.shard else 0
-        yield from _batches(shard, first, info, storage)
+        yield from _batches(shard, first, info, JobFolder(job.output, storage).storage)
 
 
 def _parts(

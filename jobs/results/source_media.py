@@ -27,8 +27,8 @@ class SourceMedia:
             raise SpecError.of("task", f"{spec.task} is over text: its rows have no picture or sound")
         self._column = spec.column(media.name)
         self._spec = spec
-        self._storage = storage
         self._settings = settings.narrowed(job.allowed_inputs)
+        self._storage = storage.within(self._settings.allowed_inputs)
         self._format: str | None = None
         self._cell_reader: _CellReader | None = None
 

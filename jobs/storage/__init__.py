@@ -3,7 +3,8 @@
 A store can stat, list, open for ranged reads pinned to an etag, and create once. It never overwrites.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import BinaryIO
 
 from jobs.storage.base import ObjectInfo, PinnedReader, Store
@@ -17,16 +18,30 @@ class Storage:
 
     def __init__(self) -> None:
         self._local = LocalStore()
+        self._whole = self
         self._s3: Store | None = None
+
+    def within(self, prefixes: Iterable[str]) -> "Storage":
+        """Return the same stores, with symbolic links of local folders followed only into these prefixes.
+
+        `*` among them confines nothing. In S3 there are no links. Which URIs may be used at all is checked elsewhere.
+        """
+        prefixes = list(prefixes)
+        if "*" in prefixes:
+            return self
+        confined = copy(self)
+        confined._local = self._local.within(prefixes)
+        return confined
 
     def _store(self, uri: str) -> Store:
         if not uri.startswith("s3://"):
             return self._local
-        if self._s3 is None:
+        whole = self._whole
+        if whole._s3 is None:
             from jobs.storage.s3 import S3Store  # boto3 takes a third of a second to import
 
-            self._s3 = S3Store()
-        return self._s3
+            whole._s3 = S3Store()
+        return whole._s3
 
     def stat(self, uri: str) -> ObjectInfo:
         """Return size and etag of one object. Raise NotFound, AccessDenied or Transient."""

@@ -219,7 +219,7 @@ class Catalog:
         uri = self._uri(name)
         try:
             # Not the id alone: requests with one idempotency key write different jobs of one id.
-            self.storage.create(uri, content.model_dump_json().encode(), f"{content.id} {secrets.token_hex(8)}")
+            self.storage.create(uri, content.model_dump_json().encode(), f"{content.id}-{secrets.token_hex(8)}")
         except AlreadyExists:
             there = self._read(uri, kind)
             if (there.id, there.output, there.embedded) != (content.id, content.output, content.embedded):

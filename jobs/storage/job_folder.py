@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -118,10 +118,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class JobFolder:
-    """The objects of the job whose output location is `output`."""
+    """The objects of the job whose output location is `output`. A link in it leads nowhere else."""
 
     output: str
     storage: Storage
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "storage", self.storage.within([self.output.rstrip("/") + "/"]))
 
     def uri(self, name: str) -> str:
         """Return the URI of one of the job's objects."""
@@ -189,6 +192,21 @@ class JobFolder:
     def part(self, name: str) -> ObjectInfo:
         """Return a part, by the name that the manifest gives it. Raise NotFound if it is gone."""
         return self.storage.stat(self.uri(name))
+
+    def write_part(self, name: str, body: BinaryIO, owner: str) -> None:
+        """Create a part. Raise AlreadyExists if there is one of this name."""
+        self.storage.create(self.uri(name), body, owner)
+
+    def find_report(self, name: str, job: str) -> ShardReport | None:
+        """Return the report in a part; None if there is no such part. Raise Permanent if it is another job's."""
+        try:
+            info = self.part(name)
+        except NotFound:
+            return None
+        report = read_report(info, self.storage)
+        if report.job != job:
+            raise Permanent(f"{info.uri} belongs to job {report.job}; move it away", code="foreign_part")
+        return report
 
     def parts(self) -> Iterator[tuple[int, ObjectInfo]]:
         """Yield shard and object of each part, in order."""

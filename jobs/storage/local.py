@@ -1,4 +1,8 @@
-"""Local folders as a store. An object appears whole or not at all: written aside, synced, then hard-linked."""
+"""Local folders as a store. An object appears whole or not at all: written aside, synced, then hard-linked.
+
+A store that is confined to some folders follows symbolic links only to files in these. So nobody reads a file through a
+link that they may not read by its name.
+"""
 
 import errno
 import hashlib
@@ -6,9 +10,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,13 +47,9 @@ def _info(path: str, status: os.stat_result) -> ObjectInfo:
 
 
 class _LocalReader(PinnedReader):
-    def __init__(self, info: ObjectInfo) -> None:
+    def __init__(self, info: ObjectInfo, file: FileIO) -> None:
         super().__init__(info)
-        try:
-            with _translated(info.uri):
-                self._file = Path(info.uri).open("rb", buffering=0)  # noqa: SIM115 (closed by `close`)
-        except NotFound:
-            raise InputChanged(f"{info.uri} is gone after the job was planned; submit a new job for it") from None
+        self._file = file
 
     def _read_at(self, offset: int, length: int) -> bytes:
         with _translated(self.info.uri):
@@ -65,11 +65,28 @@ class _LocalReader(PinnedReader):
 
 
 class LocalStore:
-    def __init__(self) -> None:
+    """The files of this machine. Links lead only into `roots`, prefixes of real paths, if there are any."""
+
+    def __init__(self, roots: Sequence[str] | None = None) -> None:
+        self._roots = None if roots is None else tuple(roots)
         self._digests: dict[str, tuple[ObjectInfo, tuple[int, ...], str]] = {}
+
+    def within(self, roots: Sequence[str]) -> "LocalStore":
+        """Return the same files, confined to these roots."""
+        confined = LocalStore(roots)
+        confined._digests = self._digests
+        return confined
+
+    def _check(self, path: str) -> None:
+        """Raise AccessDenied if a link on the path leads out of the roots."""
+        if self._roots is not None:
+            real = os.path.realpath(path)
+            if not any(f"{real}/".startswith(root) for root in self._roots):
+                raise AccessDenied(f"{path} is outside of what may be used here, or leads there by a symbolic link")
 
     def stat(self, uri: str) -> ObjectInfo:
         with _translated(uri):
+            self._check(uri)
             status = Path(uri).stat()
             if not Path(uri).is_file():
                 raise IsADirectoryError
@@ -79,6 +96,7 @@ class LocalStore:
         folder, start = os.path.split(prefix)
         with _translated(prefix):
             if Path(folder).is_dir():
+                self._check(folder)
                 yield from self._walk(folder, start)
 
     def _walk(self, folder: str, start: str = "") -> Iterator[ObjectInfo]:
@@ -86,17 +104,35 @@ class LocalStore:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name.startswith(start)]
         for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir()):
+            if entry.is_symlink():
+                self._check(entry.path)
             if entry.is_dir():
                 yield from self._walk(entry.path)
             elif entry.is_file():
                 yield _info(entry.path, entry.stat())
 
     def open(self, info: ObjectInfo) -> PinnedReader:
-        return _LocalReader(info)
+        try:
+            return _LocalReader(info, self._opened(info.uri))
+        except NotFound:
+            raise InputChanged(f"{info.uri} is gone after the job was planned; submit a new job for it") from None
 
     def read(self, uri: str) -> bytes:
-        with _translated(uri):
-            return Path(uri).read_bytes()
+        with self._opened(uri) as file, _translated(uri):
+            return file.readall()
+
+    def _opened(self, path: str) -> FileIO:
+        """Open a file to read. Raise AccessDenied if what was opened doesn't lie within the roots."""
+        with _translated(path), ExitStack() as stack:
+            file = stack.enter_context(Path(path).open("rb", buffering=0))
+            self._check(path)
+            if self._roots is not None:
+                # A link may be changed between the two steps: then this is another file than the one that was checked.
+                opened, now = os.fstat(file.fileno()), Path(os.path.realpath(path)).lstat()
+                if (opened.st_dev, opened.st_ino) != (now.st_dev, now.st_ino):
+                    raise AccessDenied(f"{path} was replaced while it was opened")
+            stack.pop_all()
+            return file
 
     def content(self, info: ObjectInfo) -> str:
         """A digest, since times differ between machines. A file is not read again while its inode's times stay, of
@@ -130,6 +166,7 @@ class LocalStore:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AccessDenied(f"can't make the folder {target.parent}: {error.strerror}") from None
+        self._check(str(target.parent))
         with _translated(uri):
             try:
                 with aside.open("xb") as file:

@@ -61,6 +61,8 @@ def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> Resolv
         raise SpecError.of("model", f"{spec.model!r}: local folders are not allowed here")
     if kind != "hub" and spec.revision is not None:
         raise SpecError.of("revision", f"only a hub model has revisions; {spec.model!r} is a folder")
+    if "*" in allowed:  # else the settings name it, and what it may read
+        storage = storage.within(settings.allowed_inputs)
     found = _on_hub(source, spec.revision) if kind == "hub" else _in_folder(source, storage)
     _check(found, spec.task_schema, spec.model)
     return ResolvedModel(source=source, kind=kind, revision=found.revision)

@@ -48,7 +48,8 @@ def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
         notify = str(spec.notify)
         judged(lambda: check_notify(notify, settings))
     model = judged(lambda: resolve_model(spec, storage, settings))
-    columns = judged(lambda: _input_columns(spec, storage, settings)) if not problems or model is None else None
+    inputs = storage.within(settings.allowed_inputs)
+    columns = judged(lambda: _input_columns(spec, inputs, settings)) if not problems or model is None else None
     if problems or model is None or columns is None:
         raise SpecError(problems)
     return Validated(spec, model, columns)

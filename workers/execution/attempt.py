@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass, field
 
 from jobs.logs import bound, event
+from jobs.storage.job_folder import JobFolder
 from schemas.errors import AlreadyExists, ServiceUnavailable
-from schemas.layout import child, part_name
+from schemas.layout import part_name
 from schemas.plan import ShardOrder
 from schemas.report import ShardReport
 from schemas.tasks import find_task
@@ -38,8 +39,13 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
 
     @property
+    def folder(self) -> JobFolder:
+        return JobFolder(self.order.output, self.process.storage)
+
+    @property
     def part(self) -> str:
-        return child(self.order.output, part_name(self.order.shard, self.order.shards))
+        """The name of the part."""
+        return part_name(self.order.shard, self.order.shards)
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,8 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
 def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     """Compute the shard's part and create it in storage. If another attempt's part is there already, it counts."""
     process, order = attempt.process, attempt.order
-    found = process.existing_report(attempt.part, order.job)
+    folder = attempt.folder
+    found = folder.find_report(attempt.part, order.job)
     if found is not None:
         return Outcome("found", report=found)
     job = process.job(order.job)
@@ -145,9 +152,9 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
         part = writer.close(report)
         lease.check_for_commit()
         try:
-            process.storage.create(attempt.part, part, attempt.id)
+            folder.write_part(attempt.part, part, attempt.id)
         except AlreadyExists:
-            found = process.existing_report(attempt.part, order.job)
+            found = folder.find_report(attempt.part, order.job)
             if found is None:
                 raise
             return Outcome("found", report=found)

@@ -17,10 +17,7 @@ from jobs.broker import Broker
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
-from jobs.storage.job_folder import read_report
 from schemas import __version__
-from schemas.errors import NotFound, Permanent
-from schemas.report import ShardReport
 from workers.execution.job_context import JobContext
 from workers.models.cache import ModelCache
 
@@ -71,14 +68,3 @@ class Process:
     def leave(self) -> None:
         """End this process at once, as it can't work any more. Its lease runs out, and another process replaces it."""
         os._exit(70)
-
-    def existing_report(self, part: str, job: str) -> ShardReport | None:
-        """Return the report of a part that exists already, else None. Raise Permanent if the part is another job's."""
-        try:
-            info = self.storage.stat(part)
-        except NotFound:
-            return None
-        report = read_report(info, self.storage)
-        if report.job != job:
-            raise Permanent(f"{part} belongs to job {report.job}; move it away", code="foreign_part")
-        return report

@@ -147,6 +147,8 @@ def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings:
     URIs in the rows are allowed if the settings allow them, and if the submitter of the job may read them. Raise
     Permanent if a library that decodes the input is not installed.
     """
+    settings = settings.narrowed(job.allowed_inputs)
+    storage = storage.within(settings.allowed_inputs)
     task = job.spec.task_schema
     kinds = {column.name: column.kind for column in task.columns}
     if task.media is None:
@@ -156,8 +158,7 @@ def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings:
         if columns == NO_COLUMNS
         else ParquetReader(storage, columns, settings.max_object_mb << 20, kinds)
     )
-    narrowed = settings.narrowed(job.allowed_inputs)
-    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, narrowed)
+    return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, settings)
 
 
 def _maker(kind: Kind, settings: Settings) -> Callable[[bytes], Any]:

@@ -1,7 +1,9 @@
 """Both stores, by the same tests: create-once, pinned reads, listing; S3 is a real server."""
 
+import gc
 import io
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,61 @@ def test_a_missing_object(place: str) -> None:
         storage.read(f"{place}/missing")
     with pytest.raises((NotFound, InputChanged)):
         storage.open(ObjectInfo(f"{place}/missing", 5, '"x"')).read()
+
+
+def test_links_lead_nowhere_else(tmp_path: Path) -> None:
+    """A confined store follows a link to a file inside its folders only, whichever way the file is named."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for folder in (mine, theirs):
+        (folder / "below").mkdir(parents=True)
+        (folder / "below" / "rows").write_text(folder.name)
+    (mine / "inside").symlink_to(mine / "below" / "rows")
+    storage = Storage()
+    confined = storage.within([f"{mine}/"])
+    assert [info.uri for info in confined.list(f"{mine}/")] == [f"{mine}/below/rows", f"{mine}/inside"]
+    assert confined.read(f"{mine}/inside") == b"mine"
+    assert storage.within([f"{mine}/", "*"]).read(f"{theirs}/below/rows") == b"theirs"
+    (mine / "link").symlink_to(theirs / "below" / "rows")
+    (mine / "folder").symlink_to(theirs)
+    for uri in (f"{mine}/link", f"{mine}/folder/below/rows", f"{theirs}/below/rows"):
+        info = storage.stat(uri)
+        for use in (confined.stat, confined.read, lambda uri, info=info: confined.open(info), confined.content):
+            with pytest.raises(AccessDenied, match="outside of what may be used here"):
+                use(info if use == confined.content else uri)
+        with pytest.raises(AccessDenied):
+            confined.create(f"{mine}/folder/new", b"", "me")
+        with pytest.raises(AccessDenied):
+            list(confined.list(f"{mine}/"))
+
+
+def test_a_link_that_is_changed_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/rows", "theirs"):
+        (tmp_path / name).write_text(name)
+    link = tmp_path / "mine" / "link"
+    link.symlink_to(tmp_path / "theirs")
+    check = local.LocalStore._check
+
+    def change(store: local.LocalStore, path: str) -> None:
+        link.unlink()
+        link.symlink_to(tmp_path / "mine" / "rows")
+        check(store, path)
+
+    monkeypatch.setattr(local.LocalStore, "_check", change)
+    with pytest.raises(AccessDenied, match="was replaced while it was opened"):
+        Storage().within([f"{tmp_path}/mine/"]).read(str(link))
+
+
+def test_a_file_that_is_gone_leaves_no_broken_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    storage = Storage()
+    info = storage.create(f"{tmp_path}/file", b"hello", "me")
+    (tmp_path / "file").unlink()
+    with pytest.raises(InputChanged, match="is gone"):
+        storage.open(info)
+    gc.collect()
+    assert not ignored
 
 
 def test_a_missing_bucket_is_named(s3: str) -> None:
