@@ -18,7 +18,7 @@ def part_name(shard: int, shards: int) -> str:
 def shard_of(name: str) -> int | None:
     """Return the shard that a part belongs to, or None if `name` isn't the name of a part."""
     digits = name.removeprefix("part-").removesuffix(".parquet")
-    return int(digits) if name == f"part-{digits}.parquet" and digits.isdecimal() else None
+    return int(digits) if name == f"part-{digits}.parquet" and digits.isascii() and digits.isdecimal() else None
 
 
 def child(location: str, name: str) -> str:

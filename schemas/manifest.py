@@ -4,9 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from schemas.job import Parent, ResolvedModel
+from schemas.layout import shard_of
 from schemas.redaction import masked
 
 
@@ -46,6 +47,13 @@ class Part(BaseModel):
     bytes: int
     etag: str
     error_rows: int
+
+    @model_validator(mode="after")
+    def _is_a_part(self) -> "Part":
+        """Refuse a name that leads elsewhere: who may write to a job's output can write its manifest."""
+        if shard_of(self.name) != self.shard:
+            raise ValueError(f"{self.name!r} is not the name of a part of shard {self.shard}")
+        return self
 
 
 class LostSlice(BaseModel):

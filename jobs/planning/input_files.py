@@ -2,17 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import translate
 from itertools import islice
 
+from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
 from schemas.errors import AccessDenied, NotFound, SpecError
+from schemas.input_uris import fixed_prefix, glob_pattern, is_glob
 from schemas.job import JobSpec
 from schemas.task import Kind
 
-_GLOB = re.compile(r"[*?\[]")
+#: URIs of an input that are looked up at once.
+_LOOKUPS = 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ MEDIA = {
 }
 
 
+def _no_check() -> None: ...
+
+
 @dataclass
 class InputFiles:
     """The files of an input, each once, in the order of the list and of their URIs. They are listed page by page.
@@ -42,24 +47,28 @@ class InputFiles:
     `[` in it is looked up as it is before it is read as a glob.
 
     Files of other kinds are skipped and counted in `skipped`, by reason. Iterating raises SpecError if nothing matches.
+    `check` is called for each URI and each object that is listed: it raises if this has gone on for long enough.
     """
 
     storage: Storage
     uris: list[str]
     kind: FileKind
+    check: Callable[[], None] = _no_check
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[ObjectInfo]:
         self.skipped.clear()
-        earlier: list[_Pattern] = []
-        for index, uri in enumerate(self.uris):
+        uris = dict.fromkeys(self.uris)
+        patterns = parallel_map(self._pattern, uris, _LOOKUPS)
+        earlier = _Earlier()
+        for index, uri in enumerate(uris):
             place = "input.uri" if len(self.uris) == 1 else f"input.uri.{index}"
             try:
-                pattern = self._pattern(uri)
+                pattern = next(patterns)
                 found = False
                 for info in self._list(pattern):
                     found = True
-                    if not any(one.takes(info.uri) for one in earlier):
+                    if not earlier.takes(info.uri):
                         yield info
             except (NotFound, AccessDenied) as error:
                 raise SpecError.of(place, error.message) from None
@@ -67,27 +76,33 @@ class InputFiles:
                 seen = ", ".join(f"{count:,} {why}" for why, count in sorted(self.skipped.items()))
                 other = f"; what is there: {seen}" if seen else ""
                 raise SpecError.of(place, f"no {self.kind.name} file matches {uri!r}{other}")
-            earlier.append(pattern)
+            earlier.add(pattern)
 
     def _pattern(self, uri: str) -> "_Pattern":
+        self.check()
         if not uri.endswith("/"):
             try:
                 return _Pattern(uri, self.kind, file=self.storage.stat(uri))
             except NotFound:
                 pass
         folder = _Pattern(uri.rstrip("/") + "/", self.kind)
-        if _GLOB.search(uri) and not any(True for _ in islice(filter(folder.takes, self._uris(folder.uri)), 1)):
+        if is_glob(uri) and not any(True for _ in islice(filter(folder.takes, self._uris(folder.uri)), 1)):
             return _Pattern(uri, self.kind, glob=glob_pattern(uri))
         return folder
 
+    def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
+        for info in self.storage.list(prefix):
+            self.check()
+            yield info
+
     def _uris(self, prefix: str) -> Iterator[str]:
-        return (info.uri for info in self.storage.list(prefix))
+        return (info.uri for info in self._listed(prefix))
 
     def _list(self, pattern: "_Pattern") -> Iterator[ObjectInfo]:
         if pattern.file is not None:
             yield pattern.file
             return
-        for info in self.storage.list(pattern.prefix):
+        for info in self._listed(pattern.prefix):
             why = pattern.why_not(info.uri)
             if why is None:
                 yield info
@@ -95,7 +110,31 @@ class InputFiles:
                 self.skipped[why] += 1
 
 
-def input_format(spec: JobSpec, storage: Storage) -> str:
+class _Earlier:
+    """The patterns of an input that were listed before, to ask whether they took a file already."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: dict[str, _Pattern] = {}
+        self._globs: list[_Pattern] = []
+
+    def add(self, pattern: "_Pattern") -> None:
+        if pattern.file is not None:
+            self._files.add(pattern.uri)
+        elif pattern.glob is not None:
+            self._globs.append(pattern)
+        else:
+            self._folders[pattern.uri] = pattern
+
+    def takes(self, uri: str) -> bool:
+        if uri in self._files or any(glob.takes(uri) for glob in self._globs):
+            return True
+        ends = (place for place, char in enumerate(uri) if char == "/") if self._folders else ()
+        folders = (self._folders.get(uri[: end + 1]) for end in ends)
+        return any(folder is not None and folder.takes(uri) for folder in folders)
+
+
+def input_format(spec: JobSpec, storage: Storage, check: Callable[[], None] = _no_check) -> str:
     """Return `parquet` or `media`: as the spec says, or else by the files that its first URI names.
 
     Raise SpecError if the task reads no media, or there are no files of either kind.
@@ -109,7 +148,7 @@ def input_format(spec: JobSpec, storage: Storage) -> str:
         return spec.input.format
     own = MEDIA[media.kind]
     either = FileKind(f"parquet or {own.name}", PARQUET.suffixes + own.suffixes)
-    first = next(iter(InputFiles(storage, spec.input.uris[:1], either)))
+    first = next(iter(InputFiles(storage, spec.input.uris[:1], either, check)))
     return "parquet" if PARQUET.has(first.uri) else "media"
 
 
@@ -125,7 +164,7 @@ class _Pattern:
     @property
     def prefix(self) -> str:
         """The part that all matching URIs begin with."""
-        return self.uri if self.glob is None else re.split(_GLOB, self.uri, maxsplit=1)[0]
+        return self.uri if self.glob is None else fixed_prefix(self.uri)
 
     def takes(self, uri: str) -> bool:
         return self.why_not(uri) is None
@@ -149,16 +188,3 @@ def _hidden(uri: str, prefix: str) -> bool:
     inside = uri.removeprefix(prefix).split("/")
     names = inside if prefix.endswith("/") else inside[1:]
     return any(name.startswith(("_", ".")) for name in names)
-
-
-def glob_pattern(uri: str) -> re.Pattern[str]:
-    """Compile a glob. `*` and `?` stay within a folder, `**` crosses folders."""
-    pieces = []
-    for piece in re.split(r"(\*\*/?|\*|\?)", uri):
-        if piece.startswith("**"):
-            pieces.append(".*")
-        elif piece in ("*", "?"):
-            pieces.append("[^/]" + ("*" if piece == "*" else ""))
-        else:
-            pieces.append(translate(piece).removeprefix("(?s:").removesuffix(")\\Z"))
-    return re.compile("".join(pieces), re.DOTALL)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, glob_pattern, input_format
+from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, input_format
 from jobs.planning.parquet_footers import read_footer
 from jobs.settings import Settings
 from jobs.storage import Storage
@@ -14,6 +14,7 @@ from jobs.storage.base import normalized
 from jobs.submission.resolve_model import resolve_model
 from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
+from schemas.input_uris import MAX_GLOBS, MAX_URIS, MAX_WILDCARDS, glob_pattern, is_glob, wildcards
 from schemas.job import JobSpec, ResolvedModel
 from schemas.layout import child, part_name
 from schemas.output import read_schema
@@ -74,6 +75,7 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
 
 def check_locations(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError if an input or output may not be used, or the output lies inside the input."""
+    _check_count(spec.input.uris)
     output = spec.output.uri
     settings.check_allowed(output, settings.allowed_outputs, "output.uri")
     if output.startswith("s3://") and output.count("/") == 3:
@@ -81,8 +83,20 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
-        if output.startswith(folder) or glob_pattern(uri).fullmatch(child(output, part_name(0, 1))):
+        if output.startswith(folder) or (is_glob(uri) and glob_pattern(uri).fullmatch(child(output, part_name(0, 1)))):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
+
+
+def _check_count(uris: list[str]) -> None:
+    """Raise SpecError for more URIs, globs or wildcards than can be listed in reasonable time."""
+    if len(uris) > MAX_URIS:
+        raise SpecError.of("input.uri", f"{len(uris):,} URIs; {MAX_URIS:,} are allowed: name prefixes or globs instead")
+    globs = [uri for uri in uris if is_glob(uri)]
+    if len(globs) > MAX_GLOBS:
+        raise SpecError.of("input.uri", f"{len(globs):,} globs; {MAX_GLOBS:,} are allowed")
+    for uri in globs:
+        if wildcards(uri) > MAX_WILDCARDS:
+            raise SpecError.of("input.uri", f"{uri!r} has {wildcards(uri)} wildcards; {MAX_WILDCARDS} are allowed")
 
 
 def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:

@@ -8,6 +8,7 @@ from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from schemas.errors import Permanent
+from schemas.input_uris import InputUris
 from schemas.output import kept_columns, output_schema, task_columns
 from schemas.plan import Shard
 from workers.io.media_reader import reader_for
@@ -36,13 +37,21 @@ class JobContext:
         kept = kept_columns(spec, columns)
         self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
         self.reader = reader_for(self.accepted, columns, storage, settings)
+        self._inputs = InputUris(spec.input.uris)
         self._shards: dict[int, Shard] = {}
 
     def shard(self, number: int) -> Shard:
         """Return the shard from the plan. The row group read last is kept, since the next shard is likely in it."""
         if number not in self._shards:
             self._shards = {shard.shard: shard for shard in self._plan.row_group_of(number)}
-        return self._shards[number]
+        shard = self._shards[number]
+        for part in shard.slices:
+            # Who may write to the output can write a plan there before planning does.
+            if not self._inputs.cover(part.uri):
+                raise Permanent(
+                    f"{self._plan.info.uri} names {part.uri!r}, which isn't of the job's input", code="plan_broken"
+                )
+        return shard
 
     def budget(self, held: Held) -> Budget:
         """Return the model's budget, with this job's own cap on the records in a batch."""
