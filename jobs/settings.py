@@ -41,6 +41,7 @@ class Settings(BaseSettings):
 
     tokens_file: Path | None = Field(None, description="The API's tokens, as hashes; `tokens.json` under `home`.")
     max_request_kb: int = Field(1024, ge=1, description="Largest body of a request to the API, in KiB.")
+    max_connections: int = Field(1000, ge=1, description="Connections to the API at once; more get a 503.")
     requests_per_s: float = Field(100, gt=0, description="Requests a second that the API answers to one tenant.")
     notify_secret: SecretStr | None = Field(None, description="What webhooks are signed with; none sends none.")
     notify_hosts: list[str] = Field(["*"], description="Hosts that get webhooks, by glob pattern.")
@@ -62,6 +63,8 @@ class Settings(BaseSettings):
     )
     record_timeout_s: float = Field(300, gt=0, description="Seconds of a step on one record; four times that on many.")
     process_memory_gb: float | None = Field(None, gt=0, description="Resident size of a worker process at most.")
+    control_processes: int = Field(2, ge=1, description="Processes of a worker that plan and finish jobs.")
+    max_shards: int = Field(1_000_000, ge=1, description="Largest plan of a job, in shards.")
     rebuild: bool = Field(True, description="Whether a worker that finds a new Redis enters the catalog's jobs.")
     max_transient: int = Field(12, ge=1, description="How often a shard is retried for a fault that should pass.")
     keep_state_s: int = Field(7 * 86400, ge=60, description="Seconds that Redis remembers an ended job.")

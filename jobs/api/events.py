@@ -15,7 +15,7 @@ from jobs.api.dependencies import Reading
 from jobs.api.jobs import Id
 from jobs.api.problems import answers
 from jobs.api.responses import JobView
-from schemas.errors import NightshiftError
+from schemas.errors import NightshiftError, TooManyRequests
 from schemas.job import AcceptedJob
 
 router = APIRouter(tags=["jobs"])
@@ -23,6 +23,8 @@ router = APIRouter(tags=["jobs"])
 POLL_S = 0.5
 #: Seconds after which a stream ends and its reader comes back: a token may have been revoked meanwhile.
 LONGEST_S = 3600.0
+#: Streams of a tenant at once, of one server.
+MAX_STREAMS = 100
 
 _JOB = {"$ref": "#/components/schemas/JobView"}
 #: What `schema` says of a stream is said of each of its events, before OpenAPI 3.2.
@@ -42,10 +44,21 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _followed(asked: Reading, id: Id, response: Response) -> AcceptedJob:
-    """Return the job to follow. Raise NotFound before the stream begins: a problem document can still be sent then."""
+async def _followed(asked: Reading, id: Id, response: Response) -> AsyncIterator[AcceptedJob]:
+    """Yield the job to follow, for as long as it is followed.
+
+    Raise NotFound or TooManyRequests before the stream begins: a problem document can still be sent then.
+    """
     response.headers["Cache-Control"] = "no-store"
-    return await asked.service.find(id, asked.who)
+    job = await asked.service.find(id, asked.who)
+    streams, tenant = asked.service.streams, asked.who.tenant
+    if asked.who.token_id and streams[tenant] >= MAX_STREAMS:
+        raise TooManyRequests(f"you follow {MAX_STREAMS} jobs already: end some, or ask for their progress", 30)
+    streams[tenant] += 1
+    try:
+        yield job
+    finally:
+        streams[tenant] -= 1
 
 
 Followed = Annotated[AcceptedJob, Depends(_followed)]

@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
 
 from jobs.api.problems import BadRequest, TooLarge, UnsupportedMedia
 from jobs.api.service import Service
@@ -14,11 +15,14 @@ async def _body(request: Request) -> Any:
     limit = service.settings.max_request_kb << 10
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"the body is larger than {limit:,} bytes, which max_request_kb allows")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the body is larger than {limit:,} bytes, which max_request_kb allows")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise BadRequest("the connection ended before the body did") from None
     if not size:
         return None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

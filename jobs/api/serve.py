@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from jobs.api.app import make_app
 from jobs.api.auth import Authenticator
+from jobs.api.connection import LimitedProtocol
 from jobs.api.service import Service
 from jobs.api.tokens import Tokens
 from jobs.broker import Broker
@@ -46,7 +47,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     sys.setswitchinterval(_SWITCH_S)
     with _deployment(settings) as (own, alive):
         service = Service(settings, State(own), Broker(make_celery(own, "api")), Storage(), authenticator)
-        server = _Server(make_app(service), host, port)
+        server = _Server(make_app(service), host, port, settings.max_connections)
         watcher = _Watcher(alive, server)
         watcher.start()
         try:
@@ -69,10 +70,11 @@ def _deployment(settings: Settings) -> Iterator[tuple[Settings, Callable[[], Non
 class _Server(uvicorn.Server):
     """Ends the event streams when it is told to stop: they would hold it up until its grace is over."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, max_connections: int) -> None:
         config = uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S, backlog=2048,
+            app, host=host, port=port, log_config=None, access_log=False, server_header=False, ws="none",
+            http=LimitedProtocol, limit_concurrency=max_connections, backlog=2048, timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
         )  # fmt: skip
         super().__init__(config)
         self._app = app

@@ -1,5 +1,6 @@
 """What do the routes share? The deployment's parts, and each job as the principal who asks may see it."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TypeVar
@@ -45,6 +46,8 @@ class Service:
         self.catalog = Catalog(settings.catalog_uri, storage)
         self.index = JobIndex(self.catalog)
         self.pools = ThreadPools()
+        #: Event streams under way, by tenant. For the event loop alone.
+        self.streams: Counter[str] = Counter()
         self._progress = ProgressCoalescer(self._progress_of)
 
     def ask(self, question: Callable[[State], T]) -> T:

@@ -1,10 +1,10 @@
 """How is a job submitted? It is durable before it is answered, and there is one for each idempotency key."""
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
+from jobs.api.deadline import Deadline, DeadlineExceeded
 from jobs.api.dependencies import Asked, Submitting
 from jobs.api.problems import BadRequest, answers
 from jobs.api.request_body import Body
@@ -22,8 +22,9 @@ from schemas.job import AcceptedJob, JobSpec, parse_spec
 
 router = APIRouter(tags=["jobs"])
 
-#: Seconds that a dry run counts the input for.
+#: Seconds that a dry run counts the input for, and that a request looks for the first file of an input.
 PLAN_S = 30.0
+LOOK_S = 20.0
 
 _SPEC = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "JobSpec"}}}}}
 _KEY = Header(
@@ -76,17 +77,19 @@ def plan(asked: Submitting, body: Body) -> PlanView:
     checked = _validated(asked, spec)
     there = _there(asked, spec)
     rate = service.ask(lambda state: state.jobs.rate(spec.task, spec.model))
+    limits = shard_limits(spec, rate, service.settings.max_shards)
+    count = rows = size = 0
+    skipped: dict[str, int] = {}
+    complete, over = True, Deadline(PLAN_S)
     try:
         made = planned(
-            checked.spec, checked.columns, service.storage, service.settings_for(asked.who), shard_limits(spec, rate)
+            checked.spec, checked.columns, service.storage, service.settings_for(asked.who), limits, over.check
         )
-        count = rows = size = 0
-        complete, begun = True, time.monotonic()
+        skipped = made.skipped
         for shard in made.shards:
             count, rows, size = count + 1, rows + shard.rows, size + shard.bytes
-            if time.monotonic() - begun > PLAN_S:
-                complete = False
-                break
+    except DeadlineExceeded:
+        complete = False
     except Permanent as error:
         raise SpecError.of("input", error.message) from None
     group = spec.task_schema.group
@@ -95,7 +98,7 @@ def plan(asked: Submitting, body: Body) -> PlanView:
         shards=count,
         records=rows,
         bytes=size,
-        skipped=made.skipped,
+        skipped=skipped,
         complete=complete,
         records_per_s=rate,
         seconds=rows / (rate * max(1, min(processes, count))) if rate else None,
@@ -133,9 +136,13 @@ def _check_model(spec: JobSpec, settings: Settings) -> None:
 
 def _validated(asked: Asked, spec: JobSpec) -> Validated:
     try:
-        return validate(spec, asked.service.storage, asked.service.settings_for(asked.who))
+        return validate(spec, asked.service.storage, asked.service.settings_for(asked.who), Deadline(LOOK_S).check)
     except AccessDenied as error:
         raise SpecError.of("input.uri", error.message) from None
+    except DeadlineExceeded:
+        raise SpecError.of(
+            "input.uri", f"no file was found within {LOOK_S:.0f} s of listing; name a narrower prefix or files"
+        ) from None
 
 
 def _there(asked: Asked, spec: JobSpec) -> Accepted | None:

@@ -18,6 +18,8 @@ T = TypeVar("T")
 Pool = Literal["quick", "read", "submit"]
 #: Threads of a pool. More would not answer sooner: only one of them runs Python at a time, the others wait for storage.
 _THREADS = 16
+#: Threads of a pool that one tenant may have: others find one free, whatever it asks for.
+_OF_A_TENANT = 6
 
 
 class ThreadPools:
@@ -25,21 +27,24 @@ class ThreadPools:
 
     def __init__(self) -> None:
         self._pools: dict[Pool, CapacityLimiter] = {pool: CapacityLimiter(_THREADS) for pool in get_args(Pool)}
-        self._alone: dict[str, CapacityLimiter] = {}
+        self._shares: dict[tuple[Pool, str], CapacityLimiter] = {}
 
-    def of(self, pool: Pool, who: Principal) -> CapacityLimiter:
-        """Return the limiter of the pool, for this principal.
+    def share(self, pool: Pool, who: Principal) -> CapacityLimiter:
+        """Return the limiter of the tenant's share of a pool.
 
         A tenant with a quota of jobs submits them one after the other, so that each is counted before the next. The
         requests that wait hold no thread.
         """
-        if pool == "submit" and who.max_running_jobs is not None:
-            return self._alone.setdefault(who.tenant, CapacityLimiter(1))
-        return self._pools[pool]
+        one_by_one = pool == "submit" and who.max_running_jobs is not None
+        threads = 1 if one_by_one else _OF_A_TENANT if who.token_id else _THREADS
+        share = self._shares.setdefault((pool, who.tenant), CapacityLimiter(threads))
+        share.total_tokens = threads  # another token of the tenant's may have a quota, or none
+        return share
 
     async def run(self, pool: Pool, who: Principal, function: Callable[[], T]) -> T:
         """Call the function in a thread of the pool, and return what it returns."""
-        return await to_thread.run_sync(function, limiter=self.of(pool, who))
+        async with self.share(pool, who):
+            return await to_thread.run_sync(function, limiter=self._pools[pool])
 
 
 def in_pool(pool: Pool) -> Callable[[Callable[P, T]], Callable[P, Awaitable[T]]]:

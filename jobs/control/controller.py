@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from jobs.broker import Broker
 from jobs.control.build_manifest import build_manifest
@@ -15,11 +16,13 @@ from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from jobs.storage.job_folder import JobFolder, PlanSize
 from jobs.webhooks.delivery import Notifier
-from schemas.errors import NightshiftError, Permanent, ServiceUnavailable, Transient
+from schemas.errors import JobEnded, NightshiftError, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 
 _log = logging.getLogger(__name__)
+#: Seconds between two looks whether a job that is being planned was cancelled.
+CHECK_S = 1.0
 
 
 class Control:
@@ -34,7 +37,25 @@ class Control:
         self._notifier = Notifier(settings, state, self._catalog)
 
     def plan_job(self, job: str, output: str) -> None:
-        """Write the job's plan if it has none, take up the parts it has, and release its first shards."""
+        """Write the job's plan if it has none, take up the parts it has, and release its first shards.
+
+        Of each tenant one job is planned at a time, so that others have a process free for theirs.
+        """
+        tenant = self._state.jobs.tenant(job)
+        if not tenant:
+            self._plan_now(job, output)
+            return
+        with self._state.locks.alone(f"planning:{tenant}", self._name, self._settings.lease_s) as is_alone:
+            if is_alone:
+                self._plan_now(job, output)
+            else:
+                self._state.jobs.wait_for_plan(tenant, job)
+        next_job = self._state.jobs.next_to_plan(tenant) if is_alone else None
+        progress = self._state.jobs.progress(next_job) if next_job else None
+        if next_job and progress is not None:
+            self._broker.plan_job(next_job, progress.output)
+
+    def _plan_now(self, job: str, output: str) -> None:
         with bound(job=job), self._state.locks.alone(f"plan:{job}", self._name, self._settings.lease_s) as is_alone:
             if not is_alone or self._state.jobs.status(job) is not JobStatus.PLANNING:
                 return
@@ -50,6 +71,9 @@ class Control:
                 done = folder.committed()
             except ServiceUnavailable:
                 raise
+            except JobEnded:
+                event(_log, "planning_stopped")
+                return
             except Exception as error:  # noqa: BLE001 (decided by class; a job always ends)
                 self._plan_failed(job, output, error)
                 return
@@ -101,12 +125,25 @@ class Control:
         there = folder.find_plan()
         if there is not None:
             return there.size()
-        limits = shard_limits(job.spec, self._state.jobs.rate(job.spec.task, job.spec.model))
-        plan = planned_retry(job.parent, self._catalog.storage, limits) if job.parent else None
-        plan = plan or planned(
-            job.spec, None, self._catalog.storage, self._settings.narrowed(job.allowed_inputs), limits
-        )
+        storage, settings, check = self._catalog.storage, self._settings, self._still_planning(job.id)
+        rate = self._state.jobs.rate(job.spec.task, job.spec.model)
+        limits = shard_limits(job.spec, rate, settings.max_shards)
+        plan = planned_retry(job.parent, storage, limits, check) if job.parent else None
+        plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check)
         return folder.write_plan(plan, self._name)
+
+    def _still_planning(self, job: str) -> Callable[[], None]:
+        """Return a check that raises JobEnded once the job is cancelled. It asks Redis at most once in CHECK_S."""
+        due = time.monotonic() + CHECK_S
+
+        def check() -> None:
+            nonlocal due
+            if time.monotonic() > due:
+                if self._state.jobs.status(job) is not JobStatus.PLANNING:
+                    raise JobEnded(f"job {job} is not to be planned any more")
+                due = time.monotonic() + CHECK_S
+
+        return check
 
     def finish_job(self, job: str, output: str) -> None:
         """Write the job's manifest if it has none, from what storage holds."""

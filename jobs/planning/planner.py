@@ -4,7 +4,7 @@ Small files are joined into a shard, large row groups are split. Input order hol
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 SHARD_BYTES = 64 << 20
 #: Rows of a shard, whatever rate was measured.
 MIN_ROWS, MAX_ROWS = 64, 100_000
+#: Shards of a plan, unless the settings name another number.
+MAX_SHARDS = 1_000_000
 #: Footers that are read at once.
 FOOTER_READERS = 16
 
@@ -41,17 +43,18 @@ class BrokenFile:
 
 @dataclass(frozen=True)
 class Limits:
-    """The size of a shard: so many rows, or so many uncompressed bytes, whichever comes first."""
+    """The size of a shard: so many rows, or so many uncompressed bytes, whichever comes first. And of a plan."""
 
     rows: int
     bytes: int
+    shards: int = MAX_SHARDS
 
 
-def shard_limits(spec: JobSpec, rows_per_s: float | None) -> Limits:
+def shard_limits(spec: JobSpec, rows_per_s: float | None, max_shards: int = MAX_SHARDS) -> Limits:
     """Return the spec's own limits, or else a minute's work: at the rate last measured, or at the task's guess."""
     minute = spec.task_schema.shard_rows if rows_per_s is None else int(60 * rows_per_s)
     rows = spec.shard.rows or min(max(minute, MIN_ROWS), MAX_ROWS)
-    return Limits(rows, spec.shard.bytes or SHARD_BYTES)
+    return Limits(rows, spec.shard.bytes or SHARD_BYTES, max_shards)
 
 
 def plan_shards(footers: Iterable[Footer | BrokenFile], columns: set[str], limits: Limits) -> Iterator[Shard]:
@@ -70,6 +73,9 @@ def plan_shards(footers: Iterable[Footer | BrokenFile], columns: set[str], limit
             shard += 1
             continue
         for group in footer.row_groups(columns):
+            # Before the first of them: cutting a million takes half a minute.
+            by_bytes = min(group.rows, group.bytes // limits.bytes)
+            _check_count(shard + max(group.rows // limits.rows, by_bytes), limits)
             start = 0
             while start < group.rows:
                 row_bytes = group.bytes / group.rows
@@ -95,10 +101,20 @@ def plan_objects(objects: Iterable[ObjectInfo], limits: Limits) -> Iterator[Shar
         if slices and (len(slices) >= limits.rows or size + info.size > limits.bytes):
             yield Shard(shard=shard, slices=tuple(slices), rows=len(slices), bytes=size)
             slices, size, shard = [], 0, shard + 1
+        _check_count(shard, limits)
         slices.append(_slice(info, OBJECT, 0, 1, 0))
         size += info.size
     if slices:
         yield Shard(shard=shard, slices=tuple(slices), rows=len(slices), bytes=size)
+
+
+def _check_count(shards: int, limits: Limits) -> None:
+    if shards > limits.shards:
+        raise Permanent(
+            f"the plan would have more than {limits.shards:,} shards, which max_shards allows: "
+            f"shards have {limits.rows:,} rows and {limits.bytes:,} bytes at most; raise shard.rows or shard.bytes",
+            code="bad_input",
+        )
 
 
 def _slice(info: ObjectInfo, row_group: int, start: int, rows: int, first_row: int) -> Slice:
@@ -113,22 +129,37 @@ def _slice(info: ObjectInfo, row_group: int, start: int, rows: int, first_row: i
     )
 
 
-def planned(spec: JobSpec, columns: pa.Schema | None, storage: Storage, settings: Settings, limits: Limits) -> Planned:
+def planned(
+    spec: JobSpec,
+    columns: pa.Schema | None,
+    storage: Storage,
+    settings: Settings,
+    limits: Limits,
+    check: Callable[[], None] = lambda: None,
+) -> Planned:
     """Cut the input into shards. `columns` is the schema to read, if it is known already.
 
-    Raise Permanent (code `bad_input`) if a file can't be read or doesn't fit the first one.
+    `check` is called for each object that is listed and for each shard, and may raise to end this. Raise Permanent
+    (code `bad_input`) if a file can't be read or doesn't fit the first one.
     """
     storage = storage.within(settings.allowed_inputs)
     try:
-        if input_format(spec, storage) == "media":
+        if input_format(spec, storage, check) == "media":
             assert spec.task_schema.media is not None
-            listed = InputFiles(storage, spec.input.uris, MEDIA[spec.task_schema.media.kind])
-            return Planned(NO_COLUMNS, plan_objects(listed, limits), listed.skipped)
-        files = InputFiles(storage, spec.input.uris, PARQUET)
+            listed = InputFiles(storage, spec.input.uris, MEDIA[spec.task_schema.media.kind], check)
+            return Planned(NO_COLUMNS, checked(plan_objects(listed, limits), check), listed.skipped)
+        files = InputFiles(storage, spec.input.uris, PARQUET, check)
         schema, shards = _planned_tables(spec, files, columns, storage, settings, limits)
-        return Planned(schema, shards, files.skipped)
+        return Planned(schema, checked(shards, check), files.skipped)
     except SpecError as error:
         raise Permanent(error.message, code="bad_input") from None
+
+
+def checked(shards: Iterator[Shard], check: Callable[[], None]) -> Iterator[Shard]:
+    """Yield the shards, with a call of `check` for each."""
+    for shard in shards:
+        check()
+        yield shard
 
 
 def _planned_tables(
@@ -147,8 +178,8 @@ def _planned_tables(
     if isinstance(first, BrokenFile):
         raise Permanent("none of the input files can be read as Parquet", code="bad_input")
     schema = columns if columns is not None else read_schema(spec, first.schema)
-    checked = (_fitting(footer, schema, first.info.uri) for footer in chain(before, footers))
-    return schema, plan_shards(checked, set(schema.names), limits)
+    fitting = (_fitting(footer, schema, first.info.uri) for footer in chain(before, footers))
+    return schema, plan_shards(fitting, set(schema.names), limits)
 
 
 def _until_readable(footers: Iterator[Footer | BrokenFile]) -> Iterator[Footer | BrokenFile]:

@@ -4,7 +4,7 @@ The slices keep the etags that their job was planned with. So an input that has 
 new answers are never of two versions of a row.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.parallel_map import parallel_map
-from jobs.planning.planner import Limits
+from jobs.planning.planner import Limits, checked
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
 from schemas.errors import Permanent
@@ -27,8 +27,13 @@ MOST_SLICES = 5000
 _READERS = 8
 
 
-def planned_retry(parent: Parent, storage: Storage, limits: Limits) -> Planned | None:
-    """Return the plan of a retry; None if the parent ended before it had a plan of its own."""
+def planned_retry(
+    parent: Parent, storage: Storage, limits: Limits, check: Callable[[], None] = lambda: None
+) -> Planned | None:
+    """Return the plan of a retry; None if the parent ended before it had a plan of its own.
+
+    `check` is called for each shard, and may raise to end this.
+    """
     folder = JobFolder(parent.output, storage)
     manifest = folder.read_manifest()
     if manifest is None:
@@ -40,7 +45,7 @@ def planned_retry(parent: Parent, storage: Storage, limits: Limits) -> Planned |
     names = {part.shard: part.name for part in manifest.parts if part.error_rows}
     shards = (shard for shard in plan.shards() if shard.shard not in whole)
     undone = chain.from_iterable(parallel_map(partial(_undone, names, folder), shards, _READERS))
-    return Planned(plan.columns(), cut(undone, limits), {})
+    return Planned(plan.columns(), checked(cut(undone, limits), check), {})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The jobs in Redis: from entered to ended, how far each is, and how fast models were run."""
 
 import json
+import time
 from collections.abc import Sequence
 from functools import cache
 
@@ -12,6 +13,7 @@ from schemas.manifest import ErrorInfo, JobStatus
 
 _ACTIVE = "nightshift:active"
 _RATES = "nightshift:rates"
+_TO_PLAN = "nightshift:to_plan:"
 
 
 class Jobs:
@@ -77,6 +79,20 @@ class Jobs:
     def fail(self, job: str, error: ErrorInfo) -> bool:
         """Stop the job for an error that another try won't mend. Return True if only the manifest is left to write."""
         return int(self._run("job_stop", job=job, status=JobStatus.FAILING, error=error.model_dump_json())) == 1
+
+    def tenant(self, job: str) -> str:
+        """Return the tenant whose share the job uses; an empty string without one, or if the job isn't known."""
+        return self._redis.hget(job_key(job), "tenant") or ""
+
+    def wait_for_plan(self, tenant: str, job: str) -> None:
+        """Note that the job is to be planned once another of its tenant has been."""
+        self._redis.zadd(f"{_TO_PLAN}{tenant}", {job: time.time()}, nx=True)
+        self._redis.expire(f"{_TO_PLAN}{tenant}", self._settings.keep_state_s)
+
+    def next_to_plan(self, tenant: str) -> str | None:
+        """Return the job of the tenant that has waited for its plan for longest. It waits no more."""
+        found = self._redis.zpopmin(f"{_TO_PLAN}{tenant}")
+        return found[0][0] if found else None
 
     def plan_tried(self, job: str) -> int:
         """Count a fault that kept the job from being planned; return how many there were."""

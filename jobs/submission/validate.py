@@ -32,8 +32,13 @@ class Validated:
     columns: pa.Schema
 
 
-def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
-    """Judge the whole spec. Raise SpecError with every problem found, Transient if a store is away."""
+def validate(
+    spec: JobSpec, storage: Storage, settings: Settings, check: Callable[[], None] = lambda: None
+) -> Validated:
+    """Judge the whole spec. Raise SpecError with every problem found, Transient if a store is away.
+
+    `check` is called for each object that is listed, and may raise to end this.
+    """
     spec = with_full_uris(spec)
     problems: list[Problem] = []
 
@@ -50,7 +55,7 @@ def validate(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
         judged(lambda: check_notify(notify, settings))
     model = judged(lambda: resolve_model(spec, storage, settings))
     inputs = storage.within(settings.allowed_inputs)
-    columns = judged(lambda: _input_columns(spec, inputs, settings)) if not problems or model is None else None
+    columns = judged(lambda: _input_columns(spec, inputs, settings, check)) if not problems or model is None else None
     if problems or model is None or columns is None:
         raise SpecError(problems)
     return Validated(spec, model, columns)
@@ -99,20 +104,20 @@ def _check_count(uris: list[str]) -> None:
             raise SpecError.of("input.uri", f"{uri!r} has {wildcards(uri)} wildcards; {MAX_WILDCARDS} are allowed")
 
 
-def _input_columns(spec: JobSpec, storage: Storage, settings: Settings) -> pa.Schema:
+def _input_columns(spec: JobSpec, storage: Storage, settings: Settings, check: Callable[[], None]) -> pa.Schema:
     """Return the columns to read, by the first footer that can be read. Planning holds every other file to it.
 
     Return NO_COLUMNS if the input files are pictures or sound.
     """
     media = spec.task_schema.media
-    if input_format(spec, storage) == "media" and media is not None:
+    if input_format(spec, storage, check) == "media" and media is not None:
         if spec.input.columns or spec.input.keep:
             field = "input.columns" if spec.input.columns else "input.keep"
             raise SpecError.of(field, f"{media.kind} files have no columns; leave it out")
-        next(iter(InputFiles(storage, spec.input.uris, MEDIA[media.kind])))
+        next(iter(InputFiles(storage, spec.input.uris, MEDIA[media.kind], check)))
         return NO_COLUMNS
     broken: Unreadable | None = None
-    for info in InputFiles(storage, spec.input.uris, PARQUET):
+    for info in InputFiles(storage, spec.input.uris, PARQUET, check):
         try:
             return read_schema(spec, read_footer(storage, info, settings.max_footer_mb << 20).schema)
         except Unreadable as error:

@@ -1,4 +1,4 @@
-"""The Celery processes of a machine: one a GPU, or on a CPU as many as asked for, and one that plans and finishes.
+"""The Celery processes of a machine: one a GPU, or on a CPU as many as asked for, and some that plan and finish jobs.
 
 Kept apart from the supervisor so that a command can start them with little imported: they take longest to be ready.
 """
@@ -84,7 +84,8 @@ class CeleryProcesses:
                 own = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
             children.append(self._child(f"worker-{index}", "workers.celery_app", queues, own | env))
         if Group.CONTROL in self.groups:  # last: it is ready long before a worker has imported torch
-            children.append(self._child("control", "jobs.control.celery_app", [CONTROL_QUEUE], env))
+            for index in range(settings.control_processes):
+                children.append(self._child(f"control-{index}", "jobs.control.celery_app", [CONTROL_QUEUE], env))
         return children
 
     def _child(self, name: str, app: str, queues: list[str], env: dict[str, str]) -> _Child:
@@ -93,7 +94,7 @@ class CeleryProcesses:
     @property
     def workers(self) -> int:
         """How many of the processes run shards."""
-        return sum(child.name != "control" for child in self._children)
+        return sum(not child.name.startswith("control-") for child in self._children)
 
     def keep(self) -> None:
         """Start the processes that are not running, with backoff if one keeps exiting."""

@@ -104,7 +104,7 @@ def test_a_tenant_with_a_quota_submits_one_job_after_the_other() -> None:
         pools = ThreadPools()
         submissions = [asyncio.create_task(pools.run("submit", who, submit)) for _ in range(10)]
         try:
-            while pools.of("submit", who).statistics().tasks_waiting < 9:
+            while pools.share("submit", who).statistics().tasks_waiting < 9:
                 await asyncio.sleep(0)
         finally:
             go.set()
