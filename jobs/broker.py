@@ -55,7 +55,7 @@ def make_app(settings: Settings, name: str) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
-        worker_enable_remote_control=True,
+        worker_enable_remote_control=False,
         task_create_missing_queues=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -11,10 +11,12 @@ from pydantic import (
     ConfigDict,
     Field,
     HttpUrl,
+    SerializerFunctionWrapHandler,
     StrictFloat,
     StrictInt,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -26,6 +28,11 @@ from schemas.tasks import all_tasks, find_task
 Uri = Annotated[str, Field(min_length=1)]
 #: Strict, like all numbers here: "5" and true are refused, as the JSON Schema says.
 Count = Annotated[StrictInt, Field(gt=0)]
+
+
+#: A job's priority unless its spec says otherwise. No tenant's jobs wait for those of another below this one.
+NORMAL_PRIORITY = 5
+HIGHEST_PRIORITY = 9
 
 
 class Strict(BaseModel):
@@ -95,7 +102,12 @@ class JobSpec(Strict):
         ge=0,
         description="Fail the job above this many error rows: 100, or 0.01 as a share; null never does.",
     )
-    priority: StrictInt = Field(5, ge=0, le=9, description="0 last … 9 first.")
+    priority: StrictInt = Field(
+        NORMAL_PRIORITY,
+        ge=0,
+        le=HIGHEST_PRIORITY,
+        description="0 last … 9 first, among the tenant's own jobs; before those of others as far as the token allows.",
+    )
     labels: dict[str, str] = Field(default_factory=dict)
     notify: HttpUrl | None = Field(None, description="A URL that gets a signed POST when the job ends.")
 
@@ -170,7 +182,8 @@ class AcceptedJob(Strict):
     """`_job.json`: the accepted spec, with everything in it resolved. `parent` is the job that this one retries.
 
     `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
-    settings alone decide what may be read.
+    settings alone decide what may be read. `max_priority` is the submitter's: above NORMAL_PRIORITY, a job goes before
+    those of other tenants only up to it. It is None if the submitter has the usual one.
     """
 
     id: str
@@ -182,6 +195,20 @@ class AcceptedJob(Strict):
     version: str
     parent: Parent | None = None
     allowed_inputs: tuple[str, ...] | None = None
+    max_priority: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a key that earlier versions don't know, if it says nothing."""
+        data: dict[str, Any] = serialize(self)
+        return {name: value for name, value in data.items() if name != "max_priority" or value is not None}
+
+    @property
+    def reach(self) -> int:
+        """How far the job goes before those of other tenants: its priority, within what the submitter may use."""
+        is_tenants = self.allowed_inputs is not None
+        most = self.max_priority or (NORMAL_PRIORITY if is_tenants else HIGHEST_PRIORITY)
+        return max(NORMAL_PRIORITY, min(self.spec.priority, most)) if is_tenants else self.spec.priority
 
     @property
     def output(self) -> str:

@@ -29,6 +29,7 @@ class Principal:
     outputs: tuple[str, ...]
     max_running_jobs: int | None
     token_id: str = ""
+    max_priority: int | None = None
 
     def may(self, scope: str) -> bool:
         """Return whether the principal has the scope. An admin has every scope."""
@@ -95,6 +96,7 @@ class Authenticator:
             token.outputs,
             token.max_running_jobs,
             token.id,
+            token.max_priority,
         )
 
     def _count(self, tenant: str, rate: float) -> None:

@@ -62,7 +62,13 @@ def _new(asked: Asked, spec: JobSpec) -> AcceptedJob:
     # `*` of a token is all that the settings allow, and local files only if these do.
     allowed = service.settings_for(who).allowed_inputs
     inputs = ("*" if service.settings.allow_files else "s3://",) if "*" in allowed else tuple(allowed)
-    return new_job(checked.spec, checked.model, accepted_by=f"token {who.token_id}", allowed_inputs=inputs)
+    return new_job(
+        checked.spec,
+        checked.model,
+        accepted_by=f"token {who.token_id}",
+        allowed_inputs=inputs,
+        max_priority=who.max_priority,
+    )
 
 
 @router.post("/v1/jobs:plan", responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)

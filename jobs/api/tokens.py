@@ -51,6 +51,7 @@ class Token(BaseModel):
     outputs: tuple[str, ...] = ()
     max_running_jobs: int | None = None
     requests_per_s: float | None = None
+    max_priority: int | None = None
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     revoked_at: AwareDatetime | None = None
@@ -83,6 +84,7 @@ class Tokens:
         max_running_jobs: int | None = None,
         requests_per_s: float | None = None,
         expires: timedelta | None = None,
+        max_priority: int | None = None,
     ) -> tuple[str, str]:
         """Make a token. Return its id and the token, which is kept nowhere. Raise SpecError if it makes no sense."""
         now = datetime.now(UTC)
@@ -97,6 +99,7 @@ class Tokens:
             outputs=tuple(_prefix(uri, "outputs") for uri in outputs),
             max_running_jobs=max_running_jobs,
             requests_per_s=requests_per_s,
+            max_priority=max_priority,
             created_at=now,
             expires_at=None if expires is None else now + expires,
         )

@@ -10,6 +10,7 @@ from jobs.api.tokens import Scope, Token, Tokens
 from jobs.cli.run_job import json_option, quiet_settings
 from jobs.settings import Settings
 from jobs.webhooks.signing import signing_key
+from schemas.job import HIGHEST_PRIORITY, NORMAL_PRIORITY
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -43,6 +44,11 @@ def token() -> None:
 )
 @click.option("--requests-per-s", type=click.FloatRange(min=0, min_open=True), help="Instead of the server's limit.")
 @click.option(
+    "--max-priority",
+    type=click.IntRange(NORMAL_PRIORITY, HIGHEST_PRIORITY),
+    help=f"Up to which priority its jobs go before other tenants'; {NORMAL_PRIORITY} if left out: fair shares.",
+)
+@click.option(
     "--expires", callback=_duration, metavar="90d", help="When it stops working: 12h, 90d, 4w; never if left out."
 )
 @json_option
@@ -53,6 +59,7 @@ def new(
     scopes: str,
     max_running_jobs: int | None,
     requests_per_s: float | None,
+    max_priority: int | None,
     expires: timedelta | None,
     as_json: bool,
 ) -> None:
@@ -64,7 +71,9 @@ def new(
     """
     settings = quiet_settings()
     tokens = Tokens(settings.tokens_path)
-    id, secret = tokens.new(tenant, _scopes(scopes), inputs, outputs, max_running_jobs, requests_per_s, expires)
+    id, secret = tokens.new(
+        tenant, _scopes(scopes), inputs, outputs, max_running_jobs, requests_per_s, expires, max_priority
+    )
     key = notify_key(settings, tenant)
     if as_json:
         click.echo(json.dumps({"id": id, "token": secret, "tenant": tenant, "notify_key": key}))
@@ -128,5 +137,6 @@ def _line(token: Token) -> str:
     words += [f"inputs={','.join(token.inputs) or 'none'}", f"outputs={','.join(token.outputs) or 'none'}"]
     words += [f"max_running_jobs={token.max_running_jobs}"] if token.max_running_jobs else []
     words += [f"requests_per_s={token.requests_per_s:g}"] if token.requests_per_s else []
+    words += [f"max_priority={token.max_priority}"] if token.max_priority else []
     words += [f"expires={token.expires_at:%Y-%m-%d}"] if token.expires_at else []
     return "  ".join(words)

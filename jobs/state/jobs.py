@@ -24,16 +24,26 @@ class Jobs:
         self._settings = settings
 
     def add(
-        self, job: str, task: str, output: str, priority: int, accepted: float, tenant: str = "", model: str = ""
+        self,
+        job: str,
+        task: str,
+        output: str,
+        priority: int,
+        accepted: float,
+        tenant: str = "",
+        model: str = "",
+        reach: int | None = None,
     ) -> bool:
         """Enter an accepted job, to be planned. Return False if it is known and has not ended: it goes on as it is.
 
-        Tenants get equal shares; jobs with the same `model` are run by workers that hold it, within `WarmLimits`.
+        Tenants get equal shares of the workers, those of the highest `reach` (by default the priority) first. A
+        tenant's own jobs go by their priority; jobs with the same `model` are run by workers that hold it, within
+        `WarmLimits`.
         """
         return bool(
             self._run(
                 "job_add", job=job, task=task, output=output, priority=priority, accepted=accepted, tenant=tenant,
-                model=model,
+                model=model, reach=priority if reach is None else reach,
             )
         )  # fmt: skip
 

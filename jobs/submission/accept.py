@@ -182,6 +182,7 @@ def new_job(
     parent: Parent | None = None,
     accepted_by: str | None = None,
     allowed_inputs: tuple[str, ...] | None = None,
+    max_priority: int | None = None,
 ) -> AcceptedJob:
     """Return a new job of a validated spec. It is written nowhere yet."""
     return AcceptedJob(
@@ -194,6 +195,7 @@ def new_job(
         version=__version__,
         parent=parent,
         allowed_inputs=allowed_inputs,
+        max_priority=max_priority,
     )
 
 
@@ -221,7 +223,7 @@ def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
     """Enter an accepted job in Redis and ask for its plan. Return False if Redis knows it: it goes on as it is."""
     spec = job.spec
     accepted = job.accepted_at.timestamp()
-    if not state.jobs.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key):
+    if not state.jobs.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key, job.reach):
         return False
     broker.plan_job(job.id, job.output)
     return True

@@ -54,7 +54,13 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
             raise _taken(location)
     else:
         raise SpecError.of("output", f"the locations beside {parent.output!r} are all in use; name one with `output`")
-    job = new_job(spec, parent.model, Parent(job=parent.id, output=parent.output), allowed_inputs=parent.allowed_inputs)
+    job = new_job(
+        spec,
+        parent.model,
+        Parent(job=parent.id, output=parent.output),
+        allowed_inputs=parent.allowed_inputs,
+        max_priority=parent.max_priority,
+    )
     there = submitter.write(job)
     if there.id == job.id:
         return Accepted(there, Found.NOTHING, None)

@@ -1,10 +1,10 @@
 -- Enters an accepted job, to be planned. Returns 0 if it is known and has not ended.
-local job, task, output, priority, accepted, tenant, model = unpack(ARGV)
+local job, task, output, priority, accepted, tenant, model, reach = unpack(ARGV)
 if unfinished(job) then return 0 end
 for _, part in ipairs({false, 'done', 'failed', 'again', 'held', 'live', 'at', 'errors', 'lost', 'tries'}) do
   redis.call('DEL', job_key(job, part))
 end
 redis.call('HSET', job_key(job), 'status', 'planning', 'task', task, 'output', output, 'priority', priority,
-  'accepted', accepted, 'tenant', tenant, 'model', model, 'entered', now())
+  'accepted', accepted, 'tenant', tenant, 'model', model, 'reach', reach, 'entered', now())
 redis.call('ZADD', P .. 'active', accepted, job)
 return 1

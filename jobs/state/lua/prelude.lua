@@ -10,7 +10,8 @@
 --   job:{id}:lost      hash shard -> workers lost over it: JSON list of {why, and the rows it named: start, stop}
 --   job:{id}:at        hash shard -> what its attempt says it works on: rows, "start-stop", or "load", its model
 --   job:{id}:tries     hash shard -> transient faults
---   ready:{task}       lanes, "{priority}/{tenant}", with shards to hand out, the highest priority first
+--   ready:{task}       lanes, "{reach}:{priority}/{tenant}" or, if the two are equal, "{priority}/{tenant}", that have
+--                      shards to hand out, the highest reach first
 --   ready:{task}:{lane}    the lane's jobs by their turns; negative for those that had none yet
 --   served             hash tenant -> its turns            took:{attempt}    what an attempt was handed out
 --   leases, delayed    shards of all jobs by the time a lease runs out, or a retry is due

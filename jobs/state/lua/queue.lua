@@ -1,10 +1,13 @@
--- The ready queue: the jobs that have shards to hand out, in lanes of equal task, priority and tenant.
+-- The ready queue: the jobs that have shards to hand out, in lanes of equal task, reach, priority and tenant. A job's reach
+-- orders it among those of all tenants, its priority among its tenant's own.
 
 -- Returns the key of the job's lane, the key of its task's set of lanes, and the lane's name in that set.
 local function lane_of(id)
-  local job = redis.call('HMGET', job_key(id), 'task', 'priority', 'tenant')
-  local ready, lane = P .. 'ready:' .. job[1], job[2] .. '/' .. (job[3] or '')
-  return ready .. ':' .. lane, ready, lane
+  local job = redis.call('HMGET', job_key(id), 'task', 'priority', 'tenant', 'reach')
+  local ready, lane, reach = P .. 'ready:' .. job[1], job[2] .. '/' .. (job[3] or ''), job[4] or job[2]
+  -- Earlier versions had no reach, and wrote the priority alone.
+  if reach ~= job[2] then lane = reach .. ':' .. lane end
+  return ready .. ':' .. lane, ready, lane, tonumber(reach)
 end
 
 -- Returns how many shards wait in the job's list: an upper bound, since some of them may be done or in hand.
@@ -15,7 +18,7 @@ end
 -- Adds the job to those that have shards to hand out, if it has some and is running.
 local function make_ready(id)
   if status_of(id) ~= 'running' or waiting(id) <= 0 then return end
-  local jobs, ready, lane = lane_of(id)
+  local jobs, ready, lane, reach = lane_of(id)
   local turns = tonumber(redis.call('HGET', job_key(id), 'turns') or '')
   if turns then
     local least = redis.call('ZRANGEBYSCORE', jobs, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
@@ -25,7 +28,7 @@ local function make_ready(id)
     redis.call('HSETNX', job_key(id), 'last', now())
   end
   redis.call('ZADD', jobs, 'NX', turns, id)
-  redis.call('ZADD', ready, 9 - number_of(id, 'priority'), lane)
+  redis.call('ZADD', ready, 9 - reach, lane)
 end
 
 -- Removes the job from those that have shards to hand out.

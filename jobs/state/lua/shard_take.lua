@@ -2,8 +2,8 @@
 -- `tasks` are those that the worker serves, `models` those that it holds (JSON lists). A held model may go before fairness
 -- by so many shards, for so many seconds, and by `new_s` seconds for a job that never began.
 --
--- Whose turn it is: the highest priority; then the tenant with the fewest turns; then its job with the fewest; then the
--- oldest. Turns are counted in shards handed out. One that never had a turn comes first, and goes on half a turn behind
+-- Whose turn it is: the highest reach; then the tenant with the fewest turns; then its highest priority; then its job with
+-- the fewest turns; then the oldest. Turns are counted in shards handed out. One that never had a turn comes first, and goes on half a turn behind
 -- the least of the others, so that it neither catches up on what was before it nor waits for it.
 -- needs: queue
 local attempt, lease, tasks, models, warm_shards, warm_s, new_s = unpack(ARGV)
@@ -40,7 +40,8 @@ local function jobs_of(tenant, count)
   return found
 end
 
--- Returns the tenants with jobs of the highest priority that waits, the one whose turn it is first.
+-- Returns the tenants with jobs of the highest reach that waits, the one whose turn it is first. Their lanes are those of
+-- their highest priority.
 local function tenants()
   local best
   for _, task in ipairs(tasks) do
@@ -51,13 +52,14 @@ local function tenants()
   local found, by_name, names, least = {}, {}, {}, nil
   for _, task in ipairs(tasks) do
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ready:' .. task, best, best)) do
-      local name = member:sub(3)
+      local priority, name = member:gsub('^%d:', ''):match('^(%d)/(.*)$')
       local tenant = by_name[name]
       if not tenant then
-        tenant = {name = name, lanes = {}}
+        tenant = {name = name, priority = priority}
         by_name[name], found[#found + 1], names[#names + 1] = tenant, tenant, name
       end
-      table.insert(tenant.lanes, P .. 'ready:' .. task .. ':' .. member)
+      if not tenant.lanes or priority > tenant.priority then tenant.priority, tenant.lanes = priority, {} end
+      if priority == tenant.priority then table.insert(tenant.lanes, P .. 'ready:' .. task .. ':' .. member) end
     end
   end
   for first = 1, #names, 1000 do

@@ -26,10 +26,18 @@ class Floor:
         self._jobs = 0
         self._attempts = 0
 
-    def job(self, shards: int, priority: int = 5, tenant: str = "", model: str = "", task: str = TASK) -> str:
+    def job(
+        self,
+        shards: int,
+        priority: int = 5,
+        tenant: str = "",
+        model: str = "",
+        task: str = TASK,
+        reach: int | None = None,
+    ) -> str:
         self._jobs += 1
         name = f"job-{self._jobs:03}"
-        assert self.state.jobs.add(name, task, "/out/", priority, float(self._jobs), tenant, model)
+        assert self.state.jobs.add(name, task, "/out/", priority, float(self._jobs), tenant, model, reach)
         self.state.jobs.start(name, shards, shards, None, [], 0, {})
         return name
 
@@ -94,6 +102,24 @@ def test_higher_priorities_first(floor: Floor) -> None:
         floor.job(2, priority=priority, task=task) for priority, task in ((0, TASK), (5, OTHER), (9, TASK))
     )
     assert floor.work(10, tasks=(TASK, OTHER)) == [high, high, middle, middle, low, low]
+
+
+def test_a_priority_is_among_a_tenant_s_own_jobs(floor: Floor) -> None:
+    """However urgent all of a tenant's jobs are, others have their share. The urgent ones are that tenant's first."""
+    common = floor.job(10, priority=5, tenant="a", reach=5)
+    urgent = floor.job(30, priority=9, tenant="a", reach=5)
+    others = floor.job(20, priority=5, tenant="b", reach=5)
+    later = floor.job(5, priority=0, tenant="c", reach=5)
+    done = floor.work(20)
+    assert Counter(done) == {urgent: 8, others: 7, later: 5}
+    assert Counter(floor.work(26)) == {urgent: 13, others: 13}
+    assert Counter(floor.work(100)) == {urgent: 9, common: 10}
+
+
+def test_a_job_that_may_reach_above_others(floor: Floor) -> None:
+    others = floor.job(3, priority=9, tenant="a", reach=5)
+    allowed = floor.job(3, priority=9, tenant="b", reach=8)
+    assert floor.work(10) == [allowed] * 3 + [others] * 3
 
 
 def test_a_higher_priority_doesn_t_wait_for_a_held_model(floor: Floor) -> None:
