@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from schemas.errors import Problem, SpecError
-from schemas.redaction import shown
+from schemas.redaction import masked, shown
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
 
@@ -202,6 +202,11 @@ class AcceptedJob(Strict):
         """Leave out a key that earlier versions don't know, if it says nothing."""
         data: dict[str, Any] = serialize(self)
         return {name: value for name, value in data.items() if name != "max_priority" or value is not None}
+
+    def shown(self) -> "AcceptedJob":
+        """Return the job with secrets in the URL of `notify` masked."""
+        notify = self.spec.notify and HttpUrl(masked(str(self.spec.notify)))
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"notify": notify})})
 
     @property
     def reach(self) -> int:

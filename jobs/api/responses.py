@@ -9,7 +9,6 @@ from jobs.state import Progress, rate_of
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
-from schemas.redaction import masked
 
 
 class ProgressView(BaseModel):
@@ -137,8 +136,7 @@ class JobDetail(JobView):
     @classmethod
     def with_spec(cls, view: JobView, job: AcceptedJob) -> "JobDetail":
         # Who may read a job need not be one who may call its webhook.
-        spec = job.spec.model_dump(mode="json")
-        return cls(**dict(view), spec=spec | {"notify": spec["notify"] and masked(spec["notify"])})
+        return cls(**dict(view), spec=job.shown().spec.model_dump(mode="json"))
 
 
 class Submitted(JobDetail):

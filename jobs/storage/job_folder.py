@@ -143,8 +143,11 @@ class JobFolder:
         return self._read(JOB, AcceptedJob, "bad_job_file", "is not a job file of this version of Nightshift")
 
     def write_job(self, job: AcceptedJob) -> AcceptedJob:
-        """Write `_job.json`. Return the job that has the location: another one if that came first."""
-        return self._write(JOB, job, job.id, self.read_job)
+        """Write `_job.json`. Return the job that has the location: another one if that came first.
+
+        Readers of the results see the file, so secrets in the URL of `notify` are masked in it.
+        """
+        return self._write(JOB, job.shown(), job.id, self.read_job)
 
     def read_manifest(self) -> Manifest | None:
         """Return the manifest; None if the job hasn't ended."""

@@ -153,12 +153,12 @@ class Scene:
         self.search.add(f"command: {arguments[:2]}", done.out + done.err)
 
     def search_objects(self) -> None:
-        """Outputs and catalog. A job's own record has the URL that it names for its webhook."""
+        """Outputs and catalog. The catalog has the URL that a job names for its webhook."""
         client, bucket = s3_client(self.endpoint), self.s3.removeprefix("s3://")
         for prefix in ("out/", "catalog/"):
             for item in client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
                 found = client.get_object(Bucket=bucket, Key=item["Key"])
-                record = item["Key"].endswith("_job.json") or "/keys/" in item["Key"]
+                record = item["Key"].startswith("catalog/jobs/")
                 allowed = frozenset({"a key in a webhook's URL"} if record else ())
                 content = found["Body"].read()
                 self.search.add(f"object: {item['Key']}", content, allowed)
