@@ -62,7 +62,10 @@ class Settings(BaseSettings):
         5, ge=1, description="Shards given up in a row for lost workers, none done in between, that fail their job."
     )
     record_timeout_s: float = Field(300, gt=0, description="Seconds of a step on one record; four times that on many.")
-    process_memory_gb: float | None = Field(None, gt=0, description="Resident size of a worker process at most.")
+    load_timeout_s: float = Field(1800, gt=0, description="Seconds that a model may take to load.")
+    process_memory_gb: float | None = Field(
+        None, gt=0, description="Resident size of a worker process at most; by default an equal share of 90% of memory."
+    )
     control_processes: int = Field(2, ge=1, description="Processes of a worker that plan and finish jobs.")
     max_shards: int = Field(1_000_000, ge=1, description="Largest plan of a job, in shards.")
     rebuild: bool = Field(True, description="Whether a worker that finds a new Redis enters the catalog's jobs.")

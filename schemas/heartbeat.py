@@ -14,12 +14,14 @@ from schemas.plan import ShardOrder
 
 #: The runner's stages, each of which has a thread of its own.
 STAGES = ("prepare", "infer", "finish", "write")
+#: The loading of a model, before the stages. It may keep all other threads waiting.
+LOAD = "load"
 #: The time that belongs to no stage: by it the process shows that it isn't stuck.
 PULSE = "pulse"
 #: How many times longer a step may take if it works on more than one record.
 TOGETHER = 4
 
-_NAMES = (*STAGES, PULSE)
+_NAMES = (*STAGES, LOAD, PULSE)
 _TIMES = struct.Struct(f"={len(_NAMES)}d")
 _TIME = struct.Struct("=d")
 

@@ -10,6 +10,10 @@ from jobs.storage import ObjectInfo, Storage
 
 #: What loading from safetensors may need: weights, configuration, and every form of vocabulary.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe"]
+#: What is brought to a worker of them: no text but vocabularies, since text under another name may be a pickle.
+LOADED = [*(pattern for pattern in WANTED if pattern != "*.txt"), "vocab.txt", "merges.txt"]
+#: Bytes of a configuration, which has a label for each class at most.
+MAX_CONFIG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from jobs.settings import Settings
-from jobs.storage import Storage
+from jobs.storage import ObjectInfo, Storage
 from jobs.storage.base import normalized
-from jobs.storage.model_digest import folder_revision, model_files
+from jobs.storage.model_digest import MAX_CONFIG_BYTES, folder_revision, model_files
 from schemas.errors import AccessDenied, NotFound, SpecError
 from schemas.job import JobSpec, ResolvedModel
 from schemas.task import Group, Task
@@ -21,6 +22,8 @@ from schemas.task import Group, Task
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 #: Files that stand for weights in a format that can run code, or that only other libraries read.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
+#: Files of a model's folder at most.
+MAX_FILES = 10_000
 #: One of these is there wherever there is a tokenizer.
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", ".model", ".tiktoken")
 #: One of these is there wherever pictures or sound are made into what the model takes.
@@ -70,22 +73,32 @@ def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> Resolv
 
 def _in_folder(source: str, storage: Storage) -> _Found:
     try:
-        listed = list(storage.list(source + "/"))
+        listed = list(islice(storage.list(source + "/"), MAX_FILES + 1))
+        if len(listed) > MAX_FILES:
+            raise SpecError.of("model", f"{source!r} has more than {MAX_FILES:,} files; a model has a few")
         names = [info.uri.removeprefix(source + "/") for info in listed]
         if not names:
             raise SpecError.of("model", f"there is no model at {source!r}: no files")
         if "config.json" not in names:
             raise SpecError.of("model", f"{source!r} is not a Transformers model: it has no config.json")
-        config = _parsed(storage.read(f"{source}/config.json"), source)
+        (described,) = (info for info in listed if info.uri == f"{source}/config.json")
+        config = _parsed(_small(described, storage), source)
         return _Found(names, config, folder_revision(list(model_files(storage, source, listed))))
     except (NotFound, AccessDenied) as error:
         raise SpecError.of("model", error.message) from None
 
 
+def _small(config: ObjectInfo, storage: Storage) -> bytes:
+    if config.size > MAX_CONFIG_BYTES:
+        raise SpecError.of("model", f"{config.uri} has {config.size:,} bytes; {MAX_CONFIG_BYTES:,} are allowed")
+    with storage.open(config) as source:
+        return source.read()
+
+
 def _parsed(config: bytes, source: str) -> dict[str, Any]:
     try:
         parsed = json.loads(config)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError.of("model", f"the config.json of {source!r} is no JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise SpecError.of("model", f"the config.json of {source!r} is not an object")

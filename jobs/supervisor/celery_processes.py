@@ -64,17 +64,22 @@ class CeleryProcesses:
         self.work = self._runtime / "work"
         self.work.mkdir()
         self.devices: list[str] = []
+        #: Resident size of a process at most: the settings', or an equal share of this machine's memory.
+        self.process_memory_gb = settings.process_memory_gb
         self._children = self._plan_children(settings, wanted)
 
     def _plan_children(self, settings: Settings, wanted: int | None) -> list[_Child]:
         tasks = [task.id for task in all_tasks().values() if task.group in self.groups]
-        own_files = {"stop_file": self._stop_file, "work_folder": self.work, "serves": tasks}
-        env = settings.model_copy(update=own_files).environment(os.environ)
-        env["TMPDIR"] = str(self._runtime)  # goes with the rest, whatever ended the process that left a file there
-        children = []
+        files = {"stop_file": self._stop_file, "work_folder": self.work}
         queues = [task_queue(task) for task in tasks]
         gpus = visible_gpus() if queues else []
         count = wanted or len(gpus) or 1
+        if self.process_memory_gb is None:
+            self.process_memory_gb = 0.9 * memory_bytes() / (1 << 30) / count
+        given = {"serves": tasks, "process_memory_gb": self.process_memory_gb}
+        env = settings.model_copy(update=files | given).environment(os.environ)
+        env["TMPDIR"] = str(self._runtime)  # goes with the rest, whatever ended the process that left a file there
+        children = []
         self.devices = ([f"cuda:{gpu}" for gpu in gpus[:count]] or ["cpu"]) if queues else []
         for index in range(count if queues else 0):
             if gpus:
@@ -146,6 +151,14 @@ class CeleryProcesses:
     def __exit__(self, *error: object) -> None:
         """Remove the processes' temporary files. They must have been stopped."""
         shutil.rmtree(self._runtime, ignore_errors=True)
+
+
+def memory_bytes() -> int:
+    """Return how much memory this machine has, or may use: a container's limit if that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    found = [file.read_text().strip() for file in limits if file.is_file()]
+    return min([total, *(int(limit) for limit in found if limit.isdecimal())])
 
 
 def visible_gpus() -> list[str]:

@@ -36,7 +36,8 @@ class Supervisor:
         self._name = processes.name
         self._state = State(settings)
         self._broker = Broker(make_app(settings, "supervisor"))
-        self._watchdog = Watchdog(processes.work, self._state, self._broker, settings)
+        limited = settings.model_copy(update={"process_memory_gb": processes.process_memory_gb})
+        self._watchdog = Watchdog(processes.work, self._state, self._broker, limited)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 

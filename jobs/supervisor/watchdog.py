@@ -19,7 +19,7 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
-from schemas.heartbeat import STAGES, WorkInHand, read_work
+from schemas.heartbeat import PULSE, STAGES, WorkInHand, read_work
 from schemas.loss import Loss
 from schemas.plan import ShardOrder
 from schemas.tasks import find_task
@@ -76,7 +76,8 @@ class Watchdog:
         if limit is not None and seen.resident > limit * (1 << 30):
             return Loss.MEMORY_EXCEEDED
         # Outside of a step, as while a model is loaded, silence is no fault of a record.
-        late = {item for item in times.items() if time.monotonic() > item[1] and times.keys() & STAGES}
+        running = times if times.keys() & STAGES else {name: at for name, at in times.items() if name != PULSE}
+        late = {item for item in running.items() if time.monotonic() > item[1]}
         before, self._late[work.attempt] = self._late.get(work.attempt, set()), late
         return Loss.TIMEOUT if late & before and not seen.stopped else None
 

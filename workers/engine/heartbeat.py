@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.logs import event
-from schemas.heartbeat import PULSE, TOGETHER, WorkInHand, place_of, time_to_bytes
+from schemas.heartbeat import LOAD, PULSE, TOGETHER, WorkInHand, place_of, time_to_bytes
 from schemas.plan import ShardOrder
 
 _log = logging.getLogger(__name__)
 #: Seconds between two signs of life.
 _PULSE_S = 1.0
+#: Seconds that a model may take to load once its job has ended: others will need the next one, and it may be theirs.
+HURRY_S = 60.0
 
 
 class Watch:
@@ -29,6 +31,7 @@ class Watch:
         self._file = file
         self._limit_s = limit_s
         self.alone = False
+        self._is_loading = False
 
     def begin(self, stage: str) -> None:
         """Note that a step of this stage begins. It replaces the stage's earlier step."""
@@ -38,6 +41,23 @@ class Watch:
         """Set this stage's deadline: its next sign of life comes within so many seconds."""
         if self._file is not None:
             os.pwrite(self._file, time_to_bytes(time.monotonic() + within_s), place_of(name))
+
+    @contextmanager
+    def loading(self, limit_s: float) -> Iterator[None]:
+        """Set a limit for the loading of a model, which no other thread in this process could end."""
+        self.expect(LOAD, limit_s)
+        self._is_loading = True
+        try:
+            yield
+        finally:
+            self._is_loading = False
+            self.end(LOAD)
+
+    def hurry(self) -> None:
+        """Let the loading of a model that is under way end soon: its job has ended."""
+        if self._is_loading:
+            self._is_loading = False
+            self.expect(LOAD, HURRY_S)
 
     def end(self, stage: str) -> None:
         if self._file is not None:

@@ -8,9 +8,13 @@ execute       reads, computes, writes and commits the part
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from jobs.logs import bound, event
+from jobs.settings import Settings
 from jobs.storage.job_folder import JobFolder
 from schemas.errors import AlreadyExists, ServiceUnavailable
 from schemas.layout import part_name
@@ -99,7 +103,7 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
     process, order, id = attempt.process, attempt.order, attempt.id
     state = process.state
     try:
-        with Lease(state, process.settings, order, id, process.stop_file, attempt.started) as lease:
+        with Lease(state, process.settings, order, id, process.stop_file, attempt.started, watch.hurry) as lease:
             outcome = execute(attempt, lease, watch)
     except DEVICE_LOST:
         _log.exception("device_lost")
@@ -120,6 +124,12 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
     return outcome, state.shards.commit(order, id, report.rows, report.errors) if report is not None else False
 
 
+@contextmanager
+def _loading(lease: Lease, watch: Watch, settings: Settings) -> Iterator[None]:
+    with lease.loading(), watch.loading(settings.load_timeout_s):
+        yield
+
+
 def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     """Compute the shard's part and create it in storage. If another attempt's part is there already, it counts."""
     process, order = attempt.process, attempt.order
@@ -129,7 +139,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
         return Outcome("found", report=found)
     job = process.job(order.job)
     shard = job.shard(order.shard)
-    held = process.models.get(job.accepted, job.handler, lease.loading)
+    held = process.models.get(job.accepted, job.handler, partial(_loading, lease, watch, process.settings))
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
     run = ShardRun(handler, job.budget(held), lease.check, watch)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb

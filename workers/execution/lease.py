@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from jobs.logs import event
 from jobs.settings import Settings
 from jobs.state import State
-from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
+from schemas.errors import Interrupted, JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
 from schemas.manifest import JobStatus
 from schemas.plan import ShardOrder
 
@@ -36,8 +36,12 @@ class Lease:
         attempt: str,
         stop_file: Path | None,
         asked: float,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`asked` is the `time.monotonic()` at which the shard was requested, before Redis gave it out."""
+        """`asked` is the `time.monotonic()` at which the shard was requested, before Redis gave it out.
+
+        `on_end` is called by the lease's thread while the job has ended and the attempt has not.
+        """
         self._state = state
         self._settings = settings
         self._order = order
@@ -46,6 +50,7 @@ class Lease:
         self._rows = 0
         self._status = "running"
         self._asked = asked
+        self._on_end = on_end
         self._renewed = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -62,6 +67,10 @@ class Lease:
     def _keep(self) -> None:
         while not self._over.wait(self._settings.renew_s):
             self._renew()
+            try:
+                self._raise_for_status()
+            except Interrupted:
+                self._on_end()
 
     def _renew(self) -> None:
         with self._lock:

@@ -54,16 +54,22 @@ class ModelCache:
         folder = None
         dtype = self._dtype(job)
         if dtype is None:
-            folder = local_folder(job.model, self._storage, self._settings.home)
+            folder = self._folder(job)
             dtype = pick_dtype(job.spec.dtype, stored_dtype(folder), self.device)
         key = (job.model.source, job.model.revision, dtype, self.device, handler)
         if key not in self._held:
-            folder = folder or local_folder(job.model, self._storage, self._settings.home)
+            folder = folder or self._folder(job)
             with loading():
                 self._held[key] = self._load(handler, folder, dtype, job.model)
             self._make_room(key)
         self._held.move_to_end(key)
         return self._held[key]
+
+    def _folder(self, job: AcceptedJob) -> Path:
+        storage = self._storage
+        if "*" in self._settings.allowed_models:  # else the settings name it, and what it may read
+            storage = storage.within(self._settings.narrowed(job.allowed_inputs).allowed_inputs)
+        return local_folder(job.model, storage, self._settings.home)
 
     @property
     def warm(self) -> list[str]:

@@ -3,19 +3,22 @@
 Of a model on the hub or in S3, only the files needed for loading are fetched: once per machine, under a lock.
 """
 
-import json
+import hashlib
 import logging
+import os
 import shutil
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from filelock import FileLock
 
 from jobs.logs import event
 from jobs.storage import Storage
-from jobs.storage.model_digest import WANTED, ModelFile, folder_revision, model_files
+from jobs.storage.model_digest import LOADED, ModelFile, folder_revision, model_files
 from schemas.errors import Permanent, Transient
 from schemas.job import ResolvedModel
+from workers.models.trust import read_config
 
 _log = logging.getLogger(__name__)
 
@@ -26,19 +29,35 @@ def local_folder(model: ResolvedModel, storage: Storage, home: Path) -> Path:
     """Return the folder to load the model from. Raise Permanent if it isn't the one the job was accepted with."""
     if model.kind == "hub":
         return _from_hub(model)
-    return _from_s3(model, storage, home) if model.kind == "s3" else _checked(model, storage)
+    return _from_s3(model, storage, home) if model.kind == "s3" else _from_folder(model, storage, home)
 
 
 def stored_dtype(folder: Path) -> str | None:
     """Return the dtype that the checkpoint's configuration names, or None if it names no dtype."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder / "config.json")
     found: str | None = config.get("dtype") or config.get("torch_dtype")
     return found
 
 
-def _checked(model: ResolvedModel, storage: Storage) -> Path:
-    _check_revision(model, storage)
-    return Path(model.source)
+def _from_folder(model: ResolvedModel, storage: Storage, home: Path) -> Path:
+    """Return a folder of links to the files of a local model that may be loaded: the model's own may hold others."""
+    files = _check_revision(model, storage)
+    source = hashlib.sha256(model.source.encode()).hexdigest()[:12]
+    folder = home / "models" / f"{model.revision}-{source}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            aside = folder.with_name(folder.name + ".part")
+            shutil.rmtree(aside, ignore_errors=True)
+            for file in filter(_is_loaded, files):
+                (aside / file.name).parent.mkdir(parents=True, exist_ok=True)
+                (aside / file.name).symlink_to(os.path.realpath(f"{model.source}/{file.name}"))
+            aside.rename(folder)
+    return folder
+
+
+def _is_loaded(file: ModelFile) -> bool:
+    return any(fnmatchcase(file.name, pattern) for pattern in LOADED)
 
 
 def _check_revision(model: ResolvedModel, storage: Storage) -> list[ModelFile]:
@@ -60,7 +79,7 @@ def _from_s3(model: ResolvedModel, storage: Storage, home: Path) -> Path:
         files = _check_revision(model, storage)
         aside = folder.with_name(folder.name + ".part")
         shutil.rmtree(aside, ignore_errors=True)
-        for file in files:
+        for file in filter(_is_loaded, files):
             _fetch(f"{model.source}/{file.name}", aside / file.name, storage)
         aside.rename(folder)
         event(_log, "model_fetched", model=model.source, seconds=time.monotonic() - start)
@@ -84,7 +103,7 @@ def _from_hub(model: ResolvedModel) -> Path:
     )
 
     try:
-        return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED))
+        return Path(snapshot_download(model.source, revision=model.revision, allow_patterns=LOADED))
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise Permanent(
             f"the hub refuses {model.source} to this worker; set HF_TOKEN: {error}", code="model"

@@ -1,6 +1,5 @@
 """Load a checkpoint's model and tokenizer from its folder: from safetensors only, and with every weight in place."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 import transformers
 
 from schemas.errors import Permanent
+from workers.models.trust import check_folder, check_size, read_config
 
 
 def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -16,7 +16,10 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
     Raise Permanent (code `model`) if the folder holds no such model, or if its weights leave a part of the model unset,
     which Transformers would fill with random numbers.
     """
+    check_folder(folder)
     try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        check_size(auto, config, folder)
         model, info = auto.from_pretrained(
             folder,
             dtype=dtype,
@@ -29,7 +32,7 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
     except Permanent:
         raise
     except Exception as error:  # Transformers and safetensors raise many classes for a broken folder
-        if "auto_map" in json.loads((folder / "config.json").read_text()):
+        if "auto_map" in read_config(folder / "config.json"):
             raise Permanent("the model needs code of its own, which is never run here", code="model") from error
         raise Permanent(f"the model doesn't load: {type(error).__name__}: {error}", code="model") from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
