@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import islice
+from threading import Condition
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +17,7 @@ import pyarrow as pa
 from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.base import named_in_row
-from schemas.errors import AccessDenied, InputChanged, NotFound, RecordError, SpecError, Transient
+from schemas.errors import AccessDenied, InputChanged, NotFound, RecordError, ShuttingDown, SpecError, Transient
 from schemas.job import AcceptedJob
 from schemas.plan import NO_COLUMNS, Shard
 from schemas.task import Kind
@@ -75,22 +78,28 @@ class MediaReader:
     def _fetched(self, block: Block, pool: ThreadPoolExecutor) -> Iterator[Block]:
         wanted = iter(range(len(block)))
         waiting: deque[Future[Any]] = deque()
+        room = _Room(BLOCK_BYTES)
+        try:
+            yield from self._in_order(block, wanted, waiting, pool, room)
+        finally:
+            room.close()
+
+    def _in_order(
+        self,
+        block: Block,
+        wanted: Iterator[int],
+        waiting: deque[Future[Any]],
+        pool: ThreadPoolExecutor,
+        room: "_Room",
+    ) -> Iterator[Block]:
         records: list[Any] = []
-        start = size = ahead = 0
-
-        def fill() -> None:
-            nonlocal ahead
-            while len(waiting) < FETCHERS and ahead < BLOCK_BYTES:
-                row = next(wanted, None)
-                if row is None:
-                    return
-                ahead += _size(block.records[row], self._name)
-                waiting.append(pool.submit(self._fetch, block.records[row], block.source_uris[row]))
-
+        start = size = 0
         for row in range(len(block)):
-            fill()
+            for other in islice(wanted, FETCHERS - len(waiting)):
+                fetch = partial(self._fetch, block.records[other], block.source_uris[other], partial(room.take, other))
+                waiting.append(pool.submit(fetch))
             record = waiting.popleft().result()
-            ahead -= _size(block.records[row], self._name)
+            room.leave(row)
             if isinstance(record, dict):
                 size += len(record[self._name])
                 record = record | {self._name: self._make(record[self._name])}
@@ -99,8 +108,11 @@ class MediaReader:
                 yield replace(block.slice(start, row + 1), records=records)
                 start, size, records = row + 1, 0, []
 
-    def _fetch(self, record: Any, table: str) -> Any:
-        """Return the record with the object's bytes in it, or its error. Raise Transient if the store is away."""
+    def _fetch(self, record: Any, table: str, take_room: Callable[[int], None]) -> Any:
+        """Return the record with the object's bytes in it, or its error. Raise Transient if the store is away.
+
+        `take_room` is called with the object's size before it is read.
+        """
         if isinstance(record, RecordError) or isinstance(record[self._name], bytes):
             return record
         reference: Reference = record[self._name]
@@ -109,6 +121,7 @@ class MediaReader:
             info = reference.info or self._storage.stat(self._allowed(reference.uri, table))
             if info.size > limit:
                 raise RecordError("too_large", f"{info.uri} has {info.size:,} bytes; max_object_mb allows {limit:,}")
+            take_room(info.size)
             return record | {self._name: self._read(info)}
         except RecordError as error:
             return error
@@ -135,10 +148,36 @@ class MediaReader:
         self._inner.close()
 
 
-def _size(record: Any, name: str) -> int:
-    """Return the number of bytes to fetch for a record, as far as it is known."""
-    value = record.get(name) if isinstance(record, dict) else None
-    return value.info.size if isinstance(value, Reference) and value.info is not None else 0
+class _Room:
+    """Bytes of objects that are fetched and not used yet. The next one to be used always has room."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._sizes: dict[int, int] = {}
+        self._next = 0
+        self._closed = False
+        self._changed = Condition()
+
+    def take(self, row: int, size: int) -> None:
+        """Wait until there is room for the row's object. Raise ShuttingDown if the reader has been closed."""
+        with self._changed:
+            while not self._closed and row != self._next and sum(self._sizes.values()) + size > self._limit:
+                self._changed.wait()
+            if self._closed:
+                raise ShuttingDown("the reader has been closed")
+            self._sizes[row] = size
+
+    def leave(self, row: int) -> None:
+        """Note that the row's object is used, and that the row after it is the next."""
+        with self._changed:
+            self._sizes.pop(row, None)
+            self._next = row + 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings: Settings) -> Reader:

@@ -15,6 +15,7 @@ from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
 from schemas.task import Kind
 from workers.io.block import Block
+from workers.io.decoded_size import batch_rows
 from workers.io.records import to_records, without_large_texts
 
 BLOCK_ROWS = 4096
@@ -103,10 +104,12 @@ class ParquetReader:
                 pq.read_metadata(source)
                 raise Unreadable(f"{part.uri} could not be read when the job was planned; submit a new job for it")
             file = pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER)
-            group = file.metadata.row_group(part.row_group)
-            row_bytes = max(1, group.total_byte_size // max(1, group.num_rows))
+            try:
+                rows = batch_rows(file.metadata, part.row_group, set(self._columns.names), source)
+            except Unreadable as error:
+                raise Unreadable(f"{part.uri}: row group {part.row_group}: {error.message}") from None
             batches = file.iter_batches(
-                batch_size=min(1024, max(1, (1 << 20) // row_bytes)),
+                batch_size=rows,
                 row_groups=[part.row_group],
                 columns=self._columns.names,
             )
