@@ -36,6 +36,10 @@ def event(logger: logging.Logger, name: str, level: int = logging.INFO, /, **fie
     logger.log(level, name, extra={"fields": _bound.get() | fields})
 
 
+#: Characters of a line, which is one of JSON: what is quoted in it is cut before.
+_LONGEST = 10_000_000
+
+
 class _Formatter(logging.Formatter):
     def __init__(self, style: Literal["text", "json"]) -> None:
         super().__init__()
@@ -52,8 +56,8 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         if self._json:
-            return masked(json.dumps(fields, default=str))
-        return masked(" ".join(f"{key}={_quoted(value)}" for key, value in fields.items()))
+            return masked(json.dumps(fields, default=str), _LONGEST)
+        return masked(" ".join(f"{key}={_quoted(value)}" for key, value in fields.items()), _LONGEST)
 
 
 def _quoted(value: Any) -> str:

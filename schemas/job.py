@@ -27,7 +27,8 @@ from schemas.tasks import all_tasks, find_task
 
 Uri = Annotated[str, Field(min_length=1)]
 #: Strict, like all numbers here: "5" and true are refused, as the JSON Schema says.
-Count = Annotated[StrictInt, Field(gt=0)]
+Count = Annotated[StrictInt, Field(gt=0, lt=2**53)]
+Label = Annotated[str, Field(max_length=256)]
 
 
 #: A job's priority unless its spec says otherwise. No tenant's jobs wait for those of another below this one.
@@ -92,7 +93,7 @@ class JobSpec(Strict):
     output: OutputSpec
     params: dict[str, Any] = Field(default_factory=dict, description="The task's own parameters.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Literal["auto"] | Count = Field(
+    batch_size: Literal["auto"] | Annotated[Count, Field(le=100_000)] = Field(
         "auto", description="`auto` batches by cost; a number caps the records of a batch."
     )
     seed: StrictInt = Field(0, ge=0)
@@ -108,7 +109,7 @@ class JobSpec(Strict):
         le=HIGHEST_PRIORITY,
         description="0 last … 9 first, among the tenant's own jobs; before those of others as far as the token allows.",
     )
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[Label, Label] = Field(default_factory=dict, max_length=64)
     notify: HttpUrl | None = Field(None, description="A URL that gets a signed POST when the job ends.")
 
     @field_validator(*_MAY_BE_EMPTY, mode="before")

@@ -6,6 +6,7 @@ Errors quote what was sent, and people paste signed URLs and passwords into URIs
 import re
 
 MASK = "***"
+LONGEST = 10_000
 
 #: URL parameters that grant access to their holder: signatures of AWS, Google and Azure, keys of webhooks.
 _PARAMETERS = (
@@ -33,8 +34,13 @@ _RULES = tuple(
 )
 
 
-def masked(text: str) -> str:
-    """Return the text with everything that looks like a secret masked. Masking it again changes nothing."""
+def masked(text: str, longest: int = LONGEST) -> str:
+    """Return the text with everything that looks like a secret masked. Masking it again changes nothing.
+
+    What comes after the first `longest` characters is cut off: people read no more, and a long text could be made slow.
+    """
+    if len(text) > longest:
+        text = text[:longest] + "…"
     small = text.lower()
     for hint, pattern, replacement in _RULES:
         if hint in small:
@@ -43,7 +49,7 @@ def masked(text: str) -> str:
 
 
 def has_secret(text: str) -> bool:
-    """Return whether the text has anything to mask."""
+    """Return whether the text, of LONGEST characters at most, has anything to mask."""
     return masked(text) != text
 
 

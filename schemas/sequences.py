@@ -35,7 +35,7 @@ class SequenceParams(TaskParams):
         "most that may be generated allows it.",
     )
     num_beams: int | None = Field(
-        None, ge=1, description="Beams of the search, 1 for greedy; by default the model's, else 4."
+        None, ge=1, le=256, description="Beams of the search, 1 for greedy; by default the model's, else 4."
     )
 
     _limits = field_validator("max_length")(not_both_limits)

@@ -84,12 +84,7 @@ async def healthz() -> Health:
 def readyz(request: Request) -> Readiness:
     """Whether the server is of use: the catalog can be read. Redis may be away: then nothing can be submitted."""
     service: Service = request.app.state.service
-    service.catalog.check()
-    try:
-        service.ask(lambda state: state.ping())
-    except ServiceUnavailable:
-        return Readiness(status="ready", redis="away")
-    return Readiness(status="ready", redis="up")
+    return service.readiness()
 
 
 _TEXT: dict[int | str, dict[str, Any]] = {

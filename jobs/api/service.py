@@ -1,5 +1,7 @@
 """What do the routes share? The deployment's parts, and each job as the principal who asks may see it."""
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -10,22 +12,26 @@ from jobs.api.job_index import JobIndex
 from jobs.api.lru_cache import LruCache
 from jobs.api.problems import Conflict
 from jobs.api.progress_coalescer import ProgressCoalescer, Seen
-from jobs.api.responses import EndView, JobDetail, JobView, Submitted
+from jobs.api.responses import EndView, JobDetail, JobView, Readiness, Submitted
 from jobs.api.thread_pools import ThreadPools
 from jobs.broker import Broker
+from jobs.logs import event
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage import Storage
 from jobs.storage.catalog import JOB_ID, Catalog
 from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import Accepted, Submitter, enqueue
-from schemas.errors import NotFound, ServiceUnavailable, TooManyRequests
+from schemas.errors import NightshiftError, NotFound, ServiceUnavailable, TooManyRequests
 from schemas.job import AcceptedJob
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 #: Jobs that are cached, and how they ended: neither changes once it is written.
 CACHED_JOBS = 10_000
+#: Seconds for which the answer to `/readyz` stands.
+READY_S = 2.0
 
 
 class Service:
@@ -48,6 +54,8 @@ class Service:
         self.pools = ThreadPools()
         #: Event streams under way, by tenant. For the event loop alone.
         self.streams: Counter[str] = Counter()
+        self._ready: tuple[float, Readiness | None] | None = None
+        self._looking = Lock()
         self._progress = ProgressCoalescer(self._progress_of)
 
     def ask(self, question: Callable[[State], T]) -> T:
@@ -68,6 +76,31 @@ class Service:
         finally:
             if away is not None:
                 self._asking.release()
+
+    def readiness(self) -> Readiness:
+        """Return whether the server is of use, as it was found at most READY_S ago. Anyone may ask, and as often.
+
+        Raise ServiceUnavailable if the catalog can't be read: the log says why.
+        """
+        with self._looking:
+            if self._ready is None or time.monotonic() - self._ready[0] > READY_S:
+                self._ready = time.monotonic(), self._look()
+            found = self._ready[1]
+        if found is None:
+            raise ServiceUnavailable("the catalog can't be read")
+        return found
+
+    def _look(self) -> Readiness | None:
+        try:
+            self.catalog.check()
+        except NightshiftError as error:
+            event(_log, "not_ready", logging.WARNING, error=error.message)
+            return None
+        try:
+            self.ask(lambda state: state.ping())
+        except ServiceUnavailable:
+            return Readiness(status="ready", redis="away")
+        return Readiness(status="ready", redis="up")
 
     def folder(self, job: AcceptedJob) -> JobFolder:
         """Return the job's objects."""

@@ -16,7 +16,7 @@ from jobs.state import State
 from jobs.storage.base import normalized
 from jobs.submission.accept import Accepted, Found, new_job
 from jobs.submission.resolve_model import model_kind
-from jobs.submission.validate import Validated, check_locations, validate, with_full_uris
+from jobs.submission.validate import Validated, check_locations, check_no_files, validate, with_full_uris
 from schemas.errors import AccessDenied, Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 
@@ -120,7 +120,10 @@ def _spec(asked: Asked, body: Any) -> JobSpec:
     """Return the spec as this principal may submit it. Raise SpecError if they may not."""
     if body is None:
         raise BadRequest("there is no body: send a job spec as JSON")
-    spec = with_full_uris(parse_spec(body))
+    spec = parse_spec(body)
+    if not asked.service.settings.allow_files:
+        check_no_files(spec)
+    spec = with_full_uris(spec)
     labels = dict(spec.labels)
     tenant = asked.who.tenant
     if labels.get("tenant", tenant) != tenant and not asked.who.sees(labels["tenant"]):
@@ -135,7 +138,7 @@ def _spec(asked: Asked, body: Any) -> JobSpec:
 
 def _check_model(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError if the principal may not read the model. The settings may allow models of their own."""
-    if model_kind(spec.model) == "hub" or "*" not in settings.allowed_models:
+    if model_kind(spec.model, settings.allow_files) == "hub" or "*" not in settings.allowed_models:
         return
     settings.check_allowed(normalized(spec.model, "model").rstrip("/") + "/", settings.allowed_inputs, "model")
 

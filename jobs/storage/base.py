@@ -12,6 +12,9 @@ from jobs.settings import Settings
 from schemas.errors import NightshiftError, SpecError
 from schemas.redaction import has_secret
 
+#: Characters of a URI: keys of S3 have 1,024 bytes, paths of Linux 4,096.
+MAX_URI = 5_000
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -94,6 +97,10 @@ def normalized(uri: str, field: str) -> str:
     Raise SpecError, naming `field`, for any other scheme, and for a URI with a password or a signature in it, which
     would be kept with the job.
     """
+    if len(uri) > MAX_URI:
+        raise SpecError.of(field, f"{uri[:80]!r}… has {len(uri):,} characters; {MAX_URI:,} are allowed")
+    if "\0" in uri:
+        raise SpecError.of(field, f"{uri!r} has a zero byte in it, which no store allows")
     scheme = urlsplit(uri).scheme if "://" in uri else ""
     if scheme == "s3":
         bucket, _, key = uri.removeprefix("s3://").partition("/")

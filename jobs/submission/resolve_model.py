@@ -39,29 +39,29 @@ class _Found:
     revision: str
 
 
-def model_kind(model: str) -> Literal["hub", "s3", "local"]:
-    """Return where the model is. As in Transformers, a folder of that name goes before a hub id."""
+def model_kind(model: str, files: bool = True) -> Literal["hub", "s3", "local"]:
+    """Return where the model is. As in Transformers, a folder of that name goes before a hub id if `files` may be."""
     if model.startswith("s3://"):
         return "s3"
-    if model.startswith(("/", "./", "../", "~", "file:")) or Path(model).is_dir() or not _HUB_ID.fullmatch(model):
+    if model.startswith(("/", "./", "../", "~", "file:")) or not _HUB_ID.fullmatch(model):
         return "local"
-    return "hub"
+    return "local" if files and Path(model).is_dir() else "hub"
 
 
-def model_source(model: str) -> tuple[Literal["hub", "s3", "local"], str]:
+def model_source(model: str, files: bool = True) -> tuple[Literal["hub", "s3", "local"], str]:
     """Return where the model is, and its name there: a hub id, or a location in full."""
-    kind = model_kind(model)
+    kind = model_kind(model, files)
     return kind, model if kind == "hub" else normalized(model, "model").rstrip("/")
 
 
 def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> ResolvedModel:
     """Return the spec's model, pinned. Raise SpecError if something is wrong with it."""
-    kind, source = model_source(spec.model)
+    if not settings.allow_files and model_kind(spec.model, files=False) == "local":
+        raise SpecError.of("model", f"{spec.model!r}: local folders are not allowed here")
+    kind, source = model_source(spec.model, settings.allow_files)
     allowed = settings.allowed_models
     if not any(fnmatchcase(source, pattern) or fnmatchcase(spec.model, pattern) for pattern in allowed):
         raise SpecError.of("model", f"{spec.model!r} is not among the models allowed here: {', '.join(allowed)}")
-    if kind == "local" and not settings.allow_files:
-        raise SpecError.of("model", f"{spec.model!r}: local folders are not allowed here")
     if kind != "hub" and spec.revision is not None:
         raise SpecError.of("revision", f"only a hub model has revisions; {spec.model!r} is a folder")
     if "*" in allowed:  # else the settings name it, and what it may read

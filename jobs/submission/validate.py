@@ -78,6 +78,14 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
     )
 
 
+def check_no_files(spec: JobSpec) -> None:
+    """Raise SpecError for a local path. It is quoted as it was written: in full it would say where we run."""
+    inputs = [("input.uri", uri) for uri in spec.input.uris]
+    for field, uri in [*inputs, ("output.uri", spec.output.uri)]:
+        if "://" not in uri or uri.startswith("file:"):
+            raise SpecError.of(field, f"{uri!r}: local paths are not allowed here; use s3://")
+
+
 def check_locations(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError if an input or output may not be used, or the output lies inside the input."""
     _check_count(spec.input.uris)

@@ -19,7 +19,17 @@ Address = IPv4Address | IPv6Address
 
 #: What counts as public, at least to some versions of Python, and is not: where clouds answer their machines (Azure's;
 #: Oracle's in the network for protocols), and a gateway's own prefix.
-_REFUSED = [ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")]
+_REFUSED = [
+    ip_network(network)
+    for network in (
+        "168.63.129.16/32",
+        "192.0.0.0/24",
+        "64:ff9b:1::/48",
+        "::/96",  # IPv4 in IPv6, as it was once written
+        "::ffff:0:0:0/96",  # the same, translated
+        "fec0::/10",  # once a site's own
+    )
+]
 #: Addresses of a name that are tried at most.
 _ADDRESSES = 3
 _NAT64 = ip_network("64:ff9b::/96")

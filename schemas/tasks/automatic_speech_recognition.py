@@ -54,6 +54,7 @@ class Params(TaskParams):
     num_beams: int | None = Field(
         None,
         ge=1,
+        le=256,
         description="Whisper's beams, 1 for greedy, which is several times faster; null: the model's own, else 5, as "
         "the pipeline has it.",
     )

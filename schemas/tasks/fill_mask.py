@@ -20,6 +20,7 @@ class Params(TaskParams):
     top_k: int = Field(
         5,
         ge=1,
+        le=1_000_000,
         description="How many tokens to return for each mask, best first; at most as many as there are.",
     )
     targets: list[str] | None = Field(

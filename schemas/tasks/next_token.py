@@ -24,7 +24,7 @@ from schemas.task import Column, Group, Task, TaskParams, field
 
 
 class Params(TaskParams):
-    top_k: int = Field(50, ge=0, description="Draw from so many of the likeliest tokens, 0 from all.")
+    top_k: int = Field(50, ge=0, le=1_000_000, description="Draw from so many of the likeliest tokens, 0 from all.")
     top_p: float = Field(
         1.0, gt=0, le=1, description="Draw from the likeliest tokens until their probabilities come to more than this."
     )

@@ -19,7 +19,7 @@ from schemas.task import Column, Group, Task, TaskParams, field
 
 
 class Params(TaskParams):
-    top_k: int = Field(1, ge=1, description="How many answers to return in `top`, best first.")
+    top_k: int = Field(1, ge=1, le=10_000, description="How many answers to return in `top`, best first.")
     max_seq_len: int = Field(
         384,
         ge=10,

@@ -12,7 +12,7 @@ from schemas.task import Column, Group, Task, TaskParams, field
 
 
 class Params(TaskParams):
-    top_k: int = Field(1, ge=1, description="How many labels to return in `top`, best first.")
+    top_k: int = Field(1, ge=1, le=1_000_000, description="How many labels to return in `top`, best first.")
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         None,
         description="What turns logits into scores. By default the model's configuration decides: none for a "

@@ -43,7 +43,10 @@ class Params(TaskParams):
     )
     temperature: float | None = Field(None, gt=0, description="What the scores are divided by; for sampling.")
     top_k: int | None = Field(
-        None, ge=0, description="Draw from so many of the likeliest tokens, 0 from all; null: the model's, else 50."
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Draw from so many of the likeliest tokens, 0 from all; null: the model's, else 50.",
     )
     top_p: float | None = Field(
         None,
@@ -52,7 +55,7 @@ class Params(TaskParams):
         description="Draw from the fewest likeliest tokens with this probability in all; null: the model's, else 1.",
     )
     num_beams: int | None = Field(
-        None, ge=1, description="Beams of a search in the place of sampling; null: the model's, else 1."
+        None, ge=1, le=256, description="Beams of a search in the place of sampling; null: the model's, else 1."
     )
     repetition_penalty: float | None = Field(
         None, gt=0, description="Above 1 makes tokens less likely that are in the prompt or the answer already."

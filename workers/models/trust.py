@@ -66,7 +66,7 @@ def check_size(auto: Any, config: Any, folder: Path) -> None:
 
 
 def _refused(why: str) -> Permanent:
-    return Permanent(f"the model can't be loaded: {why}", code="model")
+    return Permanent(f"the model doesn't load: {why}", code="model")
 
 
 def _check_index(folder: Path) -> None:
