@@ -11,7 +11,7 @@ from jobs.planning.parquet_footers import read_footer
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.base import normalized
-from jobs.submission.resolve_model import resolve_model
+from jobs.submission.resolve_model import model_kind, resolve_model
 from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.input_uris import MAX_GLOBS, MAX_URIS, MAX_WILDCARDS, glob_pattern, is_glob, wildcards
@@ -84,6 +84,8 @@ def check_no_files(spec: JobSpec) -> None:
     for field, uri in [*inputs, ("output.uri", spec.output.uri)]:
         if "://" not in uri or uri.startswith("file:"):
             raise SpecError.of(field, f"{uri!r}: local paths are not allowed here; use s3://")
+    if model_kind(spec.model, files=False) == "local":
+        raise SpecError.of("model", f"{spec.model!r}: local folders are not allowed here")
 
 
 def check_locations(spec: JobSpec, settings: Settings) -> None:
