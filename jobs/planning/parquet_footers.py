@@ -62,7 +62,7 @@ def read_footer(storage: Storage, info: ObjectInfo, max_bytes: int) -> Footer:
         try:
             metadata = pq.read_metadata(source)
             return Footer(info, metadata.schema.to_arrow_schema(), metadata)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             if source.failure is not None:
                 raise source.failure from None
             raise Unreadable(f"{info.uri} has a corrupt Parquet footer: {error}") from error

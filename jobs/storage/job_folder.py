@@ -42,6 +42,8 @@ Content = TypeVar("Content", bound=BaseModel)
 
 #: Footers of parts that are read at once.
 _READERS = 32
+#: What reading a damaged file raises if pyarrow finds it in order, and its content is not: names, types and values.
+_WRONG_VALUES = (ValueError, KeyError, TypeError, AttributeError)
 #: Rows of a plan that are decoded at once.
 _PLAN_ROWS = 100
 
@@ -110,7 +112,7 @@ class Plan:
         with self.storage.open(self.info) as source:
             try:
                 yield pq.ParquetFile(source)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, *_WRONG_VALUES) as error:
                 if source.failure is not None:
                     raise source.failure from None
                 raise Permanent(f"{self.info.uri} is damaged: {error}", code="plan_broken") from error
@@ -267,13 +269,16 @@ def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:
     with storage.open(info) as source:
         try:
             metadata = pq.read_metadata(source).metadata or {}
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, *_WRONG_VALUES) as error:
             if source.failure is not None:
                 raise source.failure from None
             raise Permanent(f"{info.uri} is no Parquet file: {error}", code="foreign_part") from error
     if REPORT_KEY not in metadata:
         raise _foreign(info)
-    return ShardReport.from_metadata(metadata)
+    try:
+        return ShardReport.from_metadata(metadata)
+    except _WRONG_VALUES as error:
+        raise Permanent(f"the report in {info.uri} is damaged: {error}", code="foreign_part") from None
 
 
 def _foreign(info: ObjectInfo) -> Permanent:

@@ -2,8 +2,8 @@
 
 import io
 import json
+import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -93,9 +93,11 @@ class Waits:
 
     seconds: list[float] = field(default_factory=list)
 
-    @property
-    def p95(self) -> float:
-        return sorted(self.seconds)[int(0.95 * len(self.seconds))]
+    def check(self) -> None:
+        """In `make attack`, which may have the machine for itself: 95% of the requests took less than ATTACK_P95_S."""
+        limit = float(os.environ.get("ATTACK_P95_S", "inf"))
+        if self.seconds:
+            assert sorted(self.seconds)[int(0.95 * len(self.seconds))] < limit
 
 
 @dataclass
@@ -112,9 +114,8 @@ class Scene:
 
         def ask() -> None:
             while not over.wait(0.1):
-                begun = time.monotonic()
                 answer = self.honest.http.get("/v1/jobs", params={"limit": 1})
-                waits.seconds.append(time.monotonic() - begun)
+                waits.seconds.append(answer.elapsed.total_seconds())
                 assert answer.status_code == 200
 
         thread = threading.Thread(target=ask)

@@ -28,7 +28,7 @@ def test_globs_of_many_stars(scene: Scene) -> None:
     too_many = scene.hostile.spec("x/") | {"input": {"uri": scene.hostile.uri("*a" * 30)}}
     refused = scene.hostile.http.post("/v1/jobs:plan", json=too_many)
     assert "wildcards" in refused.text
-    assert not waits.seconds or waits.p95 < 1
+    waits.check()
 
 
 def test_dry_runs_of_one_file_many_times(scene: Scene) -> None:
@@ -45,7 +45,7 @@ def test_dry_runs_of_one_file_many_times(scene: Scene) -> None:
         for thread in threads:
             thread.join()
         time.sleep(2)
-    assert waits.p95 < 1
+    waits.check()
     answer = scene.hostile.http.post("/v1/jobs:plan", json=spec | {"input": {"uri": [*many, "s3://b/1", "s3://b/2"]}})
     assert "10,000 are allowed" in answer.text
 
@@ -55,16 +55,14 @@ def test_a_plan_of_millions_of_shards(scene: Scene) -> None:
     scene.hostile.put_table("many.parquet", ["x"] * 2_000_000, compression="zstd")
     jobs = [scene.hostile.submit(f"many-{n}/", "many.parquet", shard={"rows": rows}) for n, rows in enumerate((1, 4))]
     assert [answer.status_code for answer in jobs] == [202, 202]
-    begun = time.monotonic()
     assert scene.honest.run("beside/")["status"] == "succeeded"
-    waited = time.monotonic() - begun
+    assert scene.hostile.job(jobs[1].json()["id"])["end"] is None, "nobody waited for it"
     first = scene.hostile.ends(jobs[0].json()["id"])
     assert (first["status"], first["end"]["error"]["code"]) == ("failed", "bad_input")
     assert "max_shards" in first["end"]["error"]["message"]
     second = jobs[1].json()["id"]
     scene.hostile.http.post(f"/v1/jobs/{second}:cancel")
     assert scene.hostile.ends(second)["status"] == "cancelled"
-    assert waited < 60
 
 
 def changed_model(folder: Path, **config: Any) -> Path:
@@ -121,7 +119,7 @@ def test_configurations_that_cost_the_api(scene: Scene) -> None:
             answer = scene.hostile.submit("x/", "in.parquet", f"config-{number}/")
             time.sleep(0.5)
         assert answer.status_code == 422, answer.text
-        assert waits.p95 < 1
+        waits.check()
 
 
 def test_one_text_stored_once_for_every_row(scene: Scene) -> None:
@@ -158,7 +156,7 @@ def test_half_sent_requests_and_many_streams(scene: Scene) -> None:
 
             wait_for("headers time out", lambda: all(map(closed, sockets[50:])), 2 * LIMITS_S["headers"] + 10)
             wait_for("bodies time out", lambda: all(map(closed, sockets[:50])), 2 * LIMITS_S["body"] + 10)
-        assert waits.p95 < 1
+        waits.check()
 
 
 def test_event_streams_of_a_tenant(scene: Scene) -> None:

@@ -150,6 +150,6 @@ class _translated:
             return
         if self._source.failure is not None:
             raise self._source.failure from None
-        if isinstance(error, pa.ArrowException | OSError | EOFError):
+        if isinstance(error, pa.ArrowException | OSError | EOFError | ValueError):
             where = "its footer" if self._part.row_group == NO_ROW_GROUP else f"row group {self._part.row_group}"
             raise Unreadable(f"{self._part.uri}: {where} can't be read: {error}") from error
