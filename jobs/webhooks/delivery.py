@@ -5,7 +5,6 @@ catalog says which jobs aren't settled. A receiver knows a repetition by its web
 """
 
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -16,14 +15,15 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.catalog import Catalog
 from jobs.webhooks import policy, signing
+from jobs.webhooks.fair_queue import FairQueue
 from jobs.webhooks.ssrf_safe_post import post
 from schemas.errors import NightshiftError, Permanent, Transient
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
 _log = logging.getLogger(__name__)
-#: Webhooks sent at once.
-_SENDERS = 8
+#: Webhooks sent at once; of one tenant.
+_SENDERS, _OF_A_TENANT = 8, 4
 
 
 class Notifier:
@@ -33,13 +33,14 @@ class Notifier:
         self._settings = settings
         self._state = state
         self._catalog = catalog
-        self._asked: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._asked: FairQueue[tuple[str, str]] = FairQueue(_OF_A_TENANT)
         self._in_hand: set[str] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def submit(self, job: str, output: str) -> None:
         """Have a job's webhook sent soon, unless it is in hand already."""
+        tenant = self._state.jobs.tenant(job)
         with self._lock:
             if job in self._in_hand:
                 return
@@ -49,11 +50,11 @@ class Notifier:
                 thread = threading.Thread(target=self._send_all, name="notifier", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-        self._asked.put((job, output))
+        self._asked.put(tenant, (job, output))
 
     def _send_all(self) -> None:
         while True:
-            job, output = self._asked.get()
+            tenant, (job, output) = self._asked.get()
             try:
                 self.deliver(job, output)
             except NightshiftError as error:  # Redis or the storage is away: it comes due again
@@ -63,6 +64,7 @@ class Notifier:
             finally:
                 with self._lock:
                     self._in_hand.discard(job)
+                self._asked.done(tenant)
 
     def deliver(self, job: str, output: str) -> None:
         """Send a job's webhook once, unless it is settled, and note what came of it.
