@@ -15,6 +15,23 @@ from redis.retry import Retry
 from jobs.settings import Settings
 from schemas.errors import ServiceUnavailable
 
+#: Replies of a server that is full, a replica for now, loading, or busy with a script: the next call may go well.
+_PASSING = ("OOM", "READONLY", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
+_PASSING_CLASSES = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ExecAbortError,  # the reply to one of a transaction's commands
+)
+
+
+def _passes(error: redis.ResponseError) -> bool:
+    """Return whether a reply is about the server's state. A script's error begins with it, or has it after a dash."""
+    words = re.findall(r"(?:^|-|: )([A-Z]{3,}) ", str(error))
+    return isinstance(error, _PASSING_CLASSES) or any(word in _PASSING for word in words)
+
 
 @contextmanager
 def _translated(pool: Any) -> Iterator[None]:
@@ -24,6 +41,10 @@ def _translated(pool: Any) -> Iterator[None]:
         yield
     except redis.AuthenticationError:
         raise ServiceUnavailable(f"Redis at {address} refuses the password in NIGHTSHIFT_REDIS_URL") from None
+    except redis.ResponseError as error:
+        if not _passes(error):
+            raise
+        raise ServiceUnavailable(f"Redis at {address} can't do this now: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailable(
             f"Redis at {address} can't be reached: {str(error).rstrip('.')}. Start it, correct NIGHTSHIFT_REDIS_URL, "

@@ -51,6 +51,16 @@ _BY_CODE: dict[str, type[NightshiftError]] = {
     "PreconditionFailed": AlreadyExists,
     "ConditionalRequestConflict": Transient,
     "409": Transient,
+    # Credentials are renewed, clocks set right, a store that is asked too much recovers.
+    "ExpiredToken": Transient,
+    "TokenRefreshRequired": Transient,
+    "RequestExpired": Transient,
+    "RequestTimeTooSkewed": Transient,
+    "RequestTimeout": Transient,
+    "408": Transient,
+    "429": Transient,
+    # The answer to a HEAD has no body, and so no reason: an expired token looks like this.
+    "400": Transient,
 }
 
 
@@ -62,7 +72,10 @@ def _translated(uri: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        kind = _BY_CODE.get(code) or _BY_CODE.get(str(status)) or (Transient if status >= 500 else Permanent)
+        kind = _BY_CODE.get(code)
+        if kind is None and str(status) != "400":
+            kind = _BY_CODE.get(str(status))
+        kind = kind or (Transient if status >= 500 else Permanent)
         if kind in (NotFound, AccessDenied):
             what = "does not exist" if kind is NotFound else "may not be accessed with these credentials"
             if code == "NoSuchBucket":

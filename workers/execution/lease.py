@@ -80,6 +80,9 @@ class Lease:
             except ServiceUnavailable as error:
                 event(_log, "lease_not_renewed", logging.WARNING, error=error.message)
                 return
+            except Exception:  # noqa: BLE001 (this thread is all that keeps the lease: it goes on)
+                _log.exception("lease_not_renewed")
+                return
             if self._status not in _FORGOTTEN:
                 self._renewed = began
 
