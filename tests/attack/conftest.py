@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.storage import Storage
 from tests.acceptance.api import new_token, server
 from tests.acceptance.cli import worker
 from tests.checkpoints import make_classifier
@@ -141,7 +142,13 @@ def scene(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         else:
             store.create_bucket(Bucket=BUCKET)
         url = stack.enter_context(redis_at(folder))
-        own = {"REDIS_URL": url, "HOME": str(folder / "home"), "CATALOG": f"s3://{BUCKET}/_catalog/", "SWEEP_S": "0.5"}
+        own = {
+            "NOTIFY_SECRET": "attack",
+            "REDIS_URL": url,
+            "HOME": str(folder / "home"),
+            "CATALOG": f"s3://{BUCKET}/_catalog/",
+            "SWEEP_S": "0.5",
+        }
         for name, value in own.items():
             patch.setenv(f"NIGHTSHIFT_{name}", value)
         headers = {}
@@ -163,6 +170,14 @@ def scene(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         hostile.put_table("in.parquet", sentences(20))
         assert honest.run("warm/")["status"] == "succeeded"
         yield Scene(honest, hostile, api_log, worker_log)
+
+
+@pytest.fixture
+def storage(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """The store, as the operator of the deployment sees it."""
+    for name, value in (S3_ENV | {"AWS_ENDPOINT_URL_S3": scene.honest.endpoint}).items():
+        monkeypatch.setenv(name, value)
+    return Storage()
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,17 @@
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from jobs.storage import Storage
 from jobs.webhooks import ssrf_safe_post
 from schemas.errors import Permanent, SpecError
 from schemas.job import parse_spec
+from tests.acceptance.api import server
 from tests.attack.conftest import BUCKET, Scene
 
 
@@ -22,10 +25,14 @@ def test_a_refusal_quotes_what_was_sent(scene: Scene, place: str) -> None:
             assert path not in answer.text, answer.text
 
 
-def test_readiness_says_nothing_of_the_store(scene: Scene) -> None:
-    answer = httpx2.get(scene.honest.http.base_url.join("/readyz"))
-    assert answer.status_code == 200
-    assert BUCKET not in answer.text
+def test_readiness_says_nothing_of_the_store(scene: Scene, tmp_path: Path) -> None:
+    """Least of all while the catalog can't be read; and it isn't listed once for each who asks."""
+    with server(tmp_path / "api.log", NIGHTSHIFT_CATALOG="s3://no-such-bucket/catalog/") as url:
+        for _ in range(3):
+            answer = httpx2.get(f"{url}/readyz")
+            assert answer.status_code == 503
+            assert "no-such-bucket" not in answer.text
+    assert (tmp_path / "api.log").read_text().count("event=not_ready") == 1
 
 
 @pytest.mark.parametrize("host", ["[fec0::1]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]", "[::]", "[64:ff9b::7f00:1]"])
@@ -35,7 +42,8 @@ def test_addresses_that_are_not_public(host: str) -> None:
 
 
 def test_a_zero_byte_in_a_uri(scene: Scene) -> None:
-    for change in ({"input": {"uri": "s3://b/a\0b"}}, {"output": {"uri": "s3://b/a\0b/"}}, {"model": "s3://b/\0"}):
+    odd = scene.hostile.uri("a\0b")
+    for change in ({"input": {"uri": odd}}, {"output": {"uri": f"{odd}/"}}, {"model": odd}):
         answer = scene.hostile.http.post("/v1/jobs", json=scene.hostile.spec("x/") | change)
         assert answer.status_code == 422, answer.text
 
@@ -77,13 +85,14 @@ def test_a_long_text_is_masked_in_little_time(scene: Scene) -> None:
     waits.check()
 
 
-def test_the_key_of_a_webhook_is_in_no_idempotency_key(scene: Scene) -> None:
+def test_the_key_of_a_webhook_is_in_no_idempotency_key(scene: Scene, storage: Storage) -> None:
     spec = scene.hostile.spec("keyed/") | {"notify": "https://example.com/hook?key=a-secret-of-theirs"}
     answer = scene.hostile.http.post("/v1/jobs", json=spec, headers={"Idempotency-Key": "k"})
-    if answer.status_code == 202:
-        scene.hostile.ends(answer.json()["id"])
-        assert "a-secret-of-theirs" not in json.dumps(scene.hostile.job(answer.json()["id"]))
-    store = scene.hostile.objects("keyed/")
-    for name in store:
-        if name.endswith(".json"):
-            assert b"a-secret-of-theirs" not in scene.hostile.read(name), name
+    assert answer.status_code == 202, answer.text
+    ended = scene.hostile.ends(answer.json()["id"])
+    assert "a-secret-of-theirs" not in json.dumps(ended)
+    for place in (scene.hostile.uri("keyed/"), f"s3://{BUCKET}/_catalog/keys/"):
+        found = [info.uri for info in storage.list(place)]
+        assert found
+        for uri in found:
+            assert b"a-secret-of-theirs" not in storage.read(uri), uri
