@@ -16,6 +16,7 @@ def main(module: str, name: str, queues: list[str]) -> int:
     from celery.signals import worker_ready
 
     worker_ready.connect(_wake_on_signals, weak=False)
+    worker_ready.connect(_be_told_once, weak=False)
     app = import_module(module).app
     worker = app.Worker(
         hostname=f"{name}@%h",
@@ -41,6 +42,20 @@ def _wake_on_signals(**_: Any) -> None:
     os.set_blocking(writing, False)
     hub.add_reader(reading, lambda: os.read(reading, 4096))
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+
+def _be_told_once(**_: Any) -> None:
+    """Let SIGTERM be handled once: Celery's handler takes a lock, and waits for itself if a second one interrupts it.
+
+    Several come if a supervisor and the process group are ended at once, and this process's parent with them.
+    """
+    handle: Any = signal.getsignal(signal.SIGTERM)
+
+    def handle_once(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        handle(number, frame)
+
+    signal.signal(signal.SIGTERM, handle_once)
 
 
 if __name__ == "__main__":
