@@ -20,6 +20,8 @@ from jobs.storage.base import ObjectInfo, PinnedReader
 from schemas.errors import AccessDenied, AlreadyExists, InputChanged, NotFound, Permanent, Transient
 
 _CHUNK = 8 << 20
+#: How the name of a file begins that is being written: it is no object yet, and not listed.
+_ASIDE = "_tmp-"
 #: Digests that are remembered, and seconds for which a file must have been left alone before its digest is.
 _DIGESTS = 10_000
 _SETTLED_S = 2
@@ -102,7 +104,7 @@ class LocalStore:
     def _walk(self, folder: str, start: str = "") -> Iterator[ObjectInfo]:
         """Yield the files below `folder` in the order of their URIs, as S3 lists keys."""
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if entry.name.startswith(start)]
+            found = [e for e in entries if e.name.startswith(start) and not e.name.startswith(_ASIDE)]
         for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir()):
             if entry.is_symlink():
                 self._check(entry.path)
@@ -161,7 +163,7 @@ class LocalStore:
 
     def create(self, uri: str, body: bytes | BinaryIO, owner: str) -> ObjectInfo:
         target = Path(uri)
-        aside = target.with_name(f"_tmp-{owner}-{secrets.token_hex(4)}")
+        aside = target.with_name(f"{_ASIDE}{owner}-{secrets.token_hex(4)}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -97,9 +97,12 @@ class Submitter:
             return self._same(there, spec)
         folder = self.catalog.folder(spec.output.uri)
         foreign = folder.any_object()
-        if foreign is not None:
+        if foreign is None:
+            return None
+        there = self.job_at(spec)  # written between the two looks, it may be
+        if there is None:
             raise self._taken(spec, f"is not empty: it holds {foreign.uri!r}")
-        return None
+        return self._same(there, spec)
 
     def job_at(self, spec: JobSpec) -> AcceptedJob | None:
         """Return the job that has the spec's output location; None if no job has it.

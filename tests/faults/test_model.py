@@ -58,11 +58,11 @@ def test_a_model_that_goes_bad_after_validation(
 
 def test_a_model_that_crashes_whoever_loads_it(stage: Stage, note: Note) -> None:
     """The job fails after four deaths, whatever the number of its shards; another job goes on."""
-    (stage.model / "deadly").touch()
+    (stage.model / "deadly.json").write_text("{}")
     with stage.worker("--groups", "text,control", "--processes", "2"):
         job = stage.job("job", 400)
         ended = stage.ended(job)
-        (stage.model / "deadly").unlink()
+        (stage.model / "deadly.json").unlink()
         other = stage.job("other", 40)
         stage.check(stage.ended(other), other)
     manifest = stage.check(ended, job, attempts=5)

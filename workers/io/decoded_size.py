@@ -3,21 +3,18 @@
 import pyarrow.parquet as pq
 
 from jobs.storage import PinnedReader
-from schemas.errors import Unreadable
 
 #: Rows that are decoded at once; bytes that these are expected to have, and can have at most.
 BATCH_ROWS = 1024
 BATCH_BYTES = 1 << 20
 MAX_BATCH_BYTES = 64 << 20
-#: From so many bytes on, a text that was compressed more than this isn't decoded.
-BOMB_BYTES, BOMB_RATIO = 256 << 20, 200
 
 
 def batch_rows(metadata: pq.FileMetaData, group: int, columns: set[str], file: PinnedReader) -> int:
     """Return how many rows to decode at once, so that they stay within MAX_BATCH_BYTES whatever they hold.
 
     A value that is often in a column may be stored once, in a dictionary: then each of the rows may be as large as the
-    dictionary. Raise Unreadable if a column is compressed as no text is.
+    dictionary. A single value is decoded whatever its size: the limit on the process's memory holds for it.
     """
     found = metadata.row_group(group)
     expected = max(1, found.total_byte_size // max(1, found.num_rows))
@@ -26,11 +23,6 @@ def batch_rows(metadata: pq.FileMetaData, group: int, columns: set[str], file: P
         column = found.column(index)
         if column.physical_type != "BYTE_ARRAY" or column.path_in_schema.split(".")[0] not in columns:
             continue
-        size, stored = column.total_uncompressed_size, max(1, column.total_compressed_size)
-        if size > BOMB_BYTES and size > BOMB_RATIO * stored:
-            raise Unreadable(
-                f"its column {column.path_in_schema!r} has {size:,} bytes, compressed to {stored:,}: that is no text"
-            )
         if column.has_dictionary_page:
             largest += _dictionary_bytes(file, column)
     return max(1, min(BATCH_ROWS, BATCH_BYTES // int(expected), MAX_BATCH_BYTES // largest))

@@ -104,12 +104,8 @@ class ParquetReader:
                 pq.read_metadata(source)
                 raise Unreadable(f"{part.uri} could not be read when the job was planned; submit a new job for it")
             file = pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER)
-            try:
-                rows = batch_rows(file.metadata, part.row_group, set(self._columns.names), source)
-            except Unreadable as error:
-                raise Unreadable(f"{part.uri}: row group {part.row_group}: {error.message}") from None
             batches = file.iter_batches(
-                batch_size=rows,
+                batch_size=batch_rows(file.metadata, part.row_group, set(self._columns.names), source),
                 row_groups=[part.row_group],
                 columns=self._columns.names,
             )

@@ -170,6 +170,12 @@ def test_a_missing_object(place: str) -> None:
         storage.open(ObjectInfo(f"{place}/missing", 5, '"x"')).read()
 
 
+def test_a_file_that_is_being_written_is_no_object(tmp_path: Path) -> None:
+    (tmp_path / "_tmp-me-1234").write_bytes(b"half")
+    (tmp_path / "whole").write_bytes(b"whole")
+    assert [info.uri for info in Storage().list(f"{tmp_path}/")] == [f"{tmp_path}/whole"]
+
+
 def test_links_lead_nowhere_else(tmp_path: Path) -> None:
     """A confined store follows a link to a file inside its folders only, whichever way the file is named."""
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"

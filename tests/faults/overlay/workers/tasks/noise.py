@@ -26,7 +26,7 @@ class Noise(Handler[Params]):
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Loaded:
-        if (folder / "deadly").exists():
+        if (folder / "deadly.json").exists():
             ctypes.string_at(0)
         return Loaded(torch.nn.Linear(1, 1), None, device, dtype)
 
