@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModel
 
@@ -56,6 +57,8 @@ def read_config(file: Path) -> dict[str, Any]:
 def check_size(auto: Any, config: Any, folder: Path) -> None:
     """Raise Permanent (code `model`) if the model of this configuration has more numbers than its weights can hold."""
     build: Any = getattr(auto, "from_config", AutoModel.from_config)
+    for name in config.architectures or ():
+        getattr(transformers, name, None)  # imports its module here: what a module computes at its import needs numbers
     with torch.device("meta"):  # which holds shapes and no numbers
         model = build(config)
     built = sum(parameter.numel() for parameter in model.parameters())
