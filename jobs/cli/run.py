@@ -128,7 +128,7 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
     if there is not None and not as_json:
         click.echo(f"{spec.output.uri} already has this job, {there.found.value}", err=True)
     sample = None if no_sample else estimate(checked, storage, settings)
-    limits = shard_limits(checked.spec, sample.rows_per_s if sample else None)
+    limits = shard_limits(checked.spec, sample.rows_per_s if sample else None, settings.max_shards)
     made = planned(checked.spec, checked.columns, storage, settings, limits)
     count = rows = size = 0
     for shard in made.shards:

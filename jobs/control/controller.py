@@ -156,7 +156,7 @@ class Control:
                 manifest = folder.read_manifest() or self._manifest(job, folder, progress)
                 if manifest is None:
                     return
-                notify = self._job(job).spec.notify is not None
+                notify = self._wants_webhook(job)
             except Transient as error:  # the sweep asks for the end again
                 event(_log, "finish_failed", logging.WARNING, error=error.message)
                 return
@@ -168,6 +168,12 @@ class Control:
             event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
             if notify:
                 self.notify_job(job, output)
+
+    def _wants_webhook(self, job: str) -> bool:
+        try:
+            return self._job(job).spec.notify is not None
+        except Permanent:  # a damaged entry names no URL, and keeps no job from ending
+            return False
 
     def _mark_ended(self, job: str) -> None:
         try:

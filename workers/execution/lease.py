@@ -11,7 +11,7 @@ from typing import Literal
 from jobs.logs import event
 from jobs.settings import Settings
 from jobs.state import State
-from schemas.errors import Interrupted, JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
+from schemas.errors import JobEnded, LeaseLost, ServiceUnavailable, ShuttingDown
 from schemas.manifest import JobStatus
 from schemas.plan import ShardOrder
 
@@ -69,8 +69,10 @@ class Lease:
             self._renew()
             try:
                 self._raise_for_status()
-            except Interrupted:
+            except JobEnded:
                 self._on_end()
+            except LeaseLost:  # what is being loaded may be of use to the next shard
+                continue
 
     def _renew(self) -> None:
         with self._lock:
