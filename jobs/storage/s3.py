@@ -210,7 +210,10 @@ class S3Store:
         raise AssertionError("unreachable")
 
     def _if_own(self, uri: str, owner: str) -> ObjectInfo:
-        """Return the existing object if this owner made it, in a request whose answer was lost; None if another did."""
+        """Return the existing object if this owner made it, in a request whose answer was lost.
+
+        Raise AlreadyExists if another owner made it.
+        """
         bucket, key = _split(uri)
         with _translated(uri):
             head = self._client.head_object(Bucket=bucket, Key=key)

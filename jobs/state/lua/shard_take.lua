@@ -3,8 +3,8 @@
 -- by so many shards, for so many seconds, and by `new_s` seconds for a job that never began.
 --
 -- Whose turn it is: the highest reach; then the tenant with the fewest turns; then its highest priority; then its job with
--- the fewest turns; then the oldest. Turns are counted in shards handed out. One that never had a turn comes first, and goes on half a turn behind
--- the least of the others, so that it neither catches up on what was before it nor waits for it.
+-- the fewest turns; then the oldest. Turns are counted in shards handed out. One that never had a turn comes first, and
+-- goes on half a turn behind the least of the others, so that it neither catches up on what was before it nor waits for it.
 -- needs: queue
 local attempt, lease, tasks, models, warm_shards, warm_s, new_s = unpack(ARGV)
 tasks, warm_shards, warm_s, new_s = cjson.decode(tasks), tonumber(warm_shards), tonumber(warm_s), tonumber(new_s)
