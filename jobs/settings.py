@@ -189,10 +189,15 @@ class Settings(BaseSettings):
 
     def check_allowed(self, uri: str, allowed: list[str], field: str) -> None:
         """Raises SpecError, naming `field`, where these settings don't allow this URI."""
-        if not uri.startswith("s3://") and not self.allow_files:
-            raise SpecError.of(field, f"{uri!r}: local paths are not allowed here; use s3://")
+        if not uri.startswith("s3://"):
+            self.check_path(uri, field)
         if not _within(uri, allowed):
             raise SpecError.of(field, f"{uri!r} is outside of what is allowed here: {', '.join(allowed)}")
+
+    def check_path(self, path: str, field: str) -> None:
+        """Raise SpecError, naming `field`, if these settings allow no local paths."""
+        if not self.allow_files:
+            raise SpecError.of(field, f"{path!r}: local paths are not allowed here; use s3://")
 
     def narrowed(self, inputs: Iterable[str] | None, outputs: Iterable[str] | None = None) -> "Settings":
         """These settings, with only the prefixes that they and these lists allow both; None narrows nothing."""

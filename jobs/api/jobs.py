@@ -11,8 +11,9 @@ from jobs.api.problems import Conflict, answers
 from jobs.api.request_body import Body
 from jobs.api.responses import JobDetail, Submitted
 from jobs.api.thread_pools import in_pool
+from jobs.settings import Settings
 from jobs.state import State
-from jobs.storage.base import normalized
+from jobs.storage.base import is_path, normalized
 from jobs.submission.accept import enqueue
 from jobs.submission.retry import accept_retry, nothing_to_retry
 from schemas.errors import NotFinished, SpecError
@@ -118,7 +119,7 @@ _RETRY: dict[str, Any] = {
 def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitted:
     """Run the records of an ended job that have an error once more, and what it lost, as a job of its own."""
     service = asked.service
-    output = _retry_output(body, service.settings.allow_files)
+    output = _retry_output(body, service.settings)
     parent = service.job(id, asked.who)
     manifest = service.folder(parent).read_manifest()
     if manifest is not None and nothing_to_retry(manifest):
@@ -130,7 +131,7 @@ def retry(asked: Submitting, id: Id, body: Body, response: Response) -> Submitte
     return service.enter(accepted)
 
 
-def _retry_output(body: Any, files: bool) -> str | None:
+def _retry_output(body: Any, settings: Settings) -> str | None:
     if body is None:
         return None
     if not isinstance(body, dict) or set(body) - {"output"}:
@@ -138,9 +139,11 @@ def _retry_output(body: Any, files: bool) -> str | None:
     output = body.get("output")
     if "output" in body and (not isinstance(output, str) or not output):
         raise SpecError.of("output", f"{shown(output)} is no location")
-    if output is not None and not files and ("://" not in output or output.startswith("file:")):
-        raise SpecError.of("output", f"{output!r}: local paths are not allowed here; use s3://")
-    return None if output is None else normalized(output, "output")
+    if output is None:
+        return None
+    if is_path(output):
+        settings.check_path(output, "output")
+    return normalized(output, "output")
 
 
 @router.get(

@@ -16,7 +16,7 @@ from jobs.state import State
 from jobs.storage.base import normalized
 from jobs.submission.accept import Accepted, Found, new_job
 from jobs.submission.resolve_model import model_kind
-from jobs.submission.validate import Validated, check_locations, check_no_files, validate, with_full_uris
+from jobs.submission.validate import Validated, check_locations, check_paths, validate, with_full_uris
 from schemas.errors import AccessDenied, Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 
@@ -121,8 +121,7 @@ def _spec(asked: Asked, body: Any) -> JobSpec:
     if body is None:
         raise BadRequest("there is no body: send a job spec as JSON")
     spec = parse_spec(body)
-    if not asked.service.settings.allow_files:
-        check_no_files(spec)
+    check_paths(spec, asked.service.settings)
     spec = with_full_uris(spec)
     labels = dict(spec.labels)
     tenant = asked.who.tenant

@@ -82,15 +82,15 @@ def batches_from(
     `errors_only` leaves out the parts that have no error. Raise NotFinished if the job has not ended and `partial` is
     False.
     """
-    for shard, info in _parts(job, place, storage, partial, errors_only):
+    folder = JobFolder(job.output, storage)
+    for shard, info in _parts(job, place, folder, partial, errors_only):
         first = place.row if shard == place.shard else 0
-        yield from _batches(shard, first, info, JobFolder(job.output, storage).storage)
+        yield from _batches(shard, first, info, folder.storage)
 
 
 def _parts(
-    job: AcceptedJob, place: Place, storage: Storage, partial: bool, errors_only: bool
+    job: AcceptedJob, place: Place, folder: JobFolder, partial: bool, errors_only: bool
 ) -> Iterator[tuple[int, ObjectInfo]]:
-    folder = JobFolder(job.output, storage)
     manifest = folder.read_manifest()
     if manifest is not None:
         for part in sorted(manifest.parts, key=lambda part: part.shard):

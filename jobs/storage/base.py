@@ -91,6 +91,11 @@ class Store(Protocol):
     def refuses_overwrite(self, uri: str) -> bool: ...
 
 
+def is_path(uri: str) -> bool:
+    """Return whether a URI, as it was written, is a local path."""
+    return "://" not in uri or uri.startswith("file:")
+
+
 def normalized(uri: str, field: str) -> str:
     """Return the URI as Nightshift writes it: `s3://bucket/key`, or an absolute local path. A trailing slash stays.
 

@@ -92,19 +92,26 @@ class Submitter:
         The spec need not be valid: a job that is done is found even if its input or model is gone. Raise SpecError if
         another job's results, or foreign data, lie there.
         """
-        there = self.job_at(spec)
+        there = self.occupant(spec)
+        return None if there is None else self._same(there, spec)
+
+    def occupant(self, spec: JobSpec) -> AcceptedJob | None:
+        """Return the job that has the spec's output location; None if the location is empty.
+
+        Raise SpecError if foreign data lie there, or a job that can't be used.
+        """
+        there = self._job_at(spec)
         if there is not None:
-            return self._same(there, spec)
-        folder = self.catalog.folder(spec.output.uri)
-        foreign = folder.any_object()
+            return there
+        foreign = self.catalog.folder(spec.output.uri).any_object()
         if foreign is None:
             return None
-        there = self.job_at(spec)  # written between the two looks, it may be
+        there = self._job_at(spec)  # written between the two looks, it may be
         if there is None:
             raise self._taken(spec, f"is not empty: it holds {foreign.uri!r}")
-        return self._same(there, spec)
+        return there
 
-    def job_at(self, spec: JobSpec) -> AcceptedJob | None:
+    def _job_at(self, spec: JobSpec) -> AcceptedJob | None:
         """Return the job that has the spec's output location; None if no job has it.
 
         A job of another catalog can be gone on with in an embedded run of the same spec: nothing else of its file
@@ -137,7 +144,7 @@ class Submitter:
         folder = self.catalog.folder(job.output)
         job = self.catalog.add(job, self.embedded)
         if folder.write_job(job).id != job.id:
-            return self.job_at(job.spec) or job
+            return self._job_at(job.spec) or job
         if not folder.refuses_overwrite():
             raise SpecError.of(
                 "output.uri",

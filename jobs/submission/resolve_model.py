@@ -54,10 +54,15 @@ def model_source(model: str, files: bool = True) -> tuple[Literal["hub", "s3", "
     return kind, model if kind == "hub" else normalized(model, "model").rstrip("/")
 
 
+def check_model_path(model: str, settings: Settings) -> None:
+    """Raise SpecError for a local folder if none is allowed. Nothing is looked up for it."""
+    if not settings.allow_files and model_kind(model, files=False) == "local":
+        raise SpecError.of("model", f"{model!r}: local folders are not allowed here")
+
+
 def resolve_model(spec: JobSpec, storage: Storage, settings: Settings) -> ResolvedModel:
     """Return the spec's model, pinned. Raise SpecError if something is wrong with it."""
-    if not settings.allow_files and model_kind(spec.model, files=False) == "local":
-        raise SpecError.of("model", f"{spec.model!r}: local folders are not allowed here")
+    check_model_path(spec.model, settings)
     kind, source = model_source(spec.model, settings.allow_files)
     allowed = settings.allowed_models
     if not any(fnmatchcase(source, pattern) or fnmatchcase(spec.model, pattern) for pattern in allowed):
@@ -76,14 +81,13 @@ def _in_folder(source: str, storage: Storage) -> _Found:
         listed = list(islice(storage.list(source + "/"), MAX_FILES + 1))
         if len(listed) > MAX_FILES:
             raise SpecError.of("model", f"{source!r} has more than {MAX_FILES:,} files; a model has a few")
-        names = [info.uri.removeprefix(source + "/") for info in listed]
-        if not names:
+        files = {info.uri.removeprefix(source + "/"): info for info in listed}
+        if not files:
             raise SpecError.of("model", f"there is no model at {source!r}: no files")
-        if "config.json" not in names:
+        if "config.json" not in files:
             raise SpecError.of("model", f"{source!r} is not a Transformers model: it has no config.json")
-        (described,) = (info for info in listed if info.uri == f"{source}/config.json")
-        config = _parsed(_small(described, storage), source)
-        return _Found(names, config, folder_revision(list(model_files(storage, source, listed))))
+        config = _parsed(_small(files["config.json"], storage), source)
+        return _Found(list(files), config, folder_revision(list(model_files(storage, source, listed))))
     except (NotFound, AccessDenied) as error:
         raise SpecError.of("model", error.message) from None
 

@@ -38,14 +38,13 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
         spec = parent.spec.model_copy(update={"output": OutputSpec(uri=location), "max_errors": None})
         check_locations(spec, settings)
         try:
-            there = submitter.job_at(spec)
-            if there is None:
-                submitter.find(spec)  # raises SpecError if the location isn't empty
-                break
+            there = submitter.occupant(spec)
         except SpecError:
             if given is None:
                 continue
             raise
+        if there is None:
+            break
         if _is_retry_of(there, parent):
             found = found_job(there, storage)
             if given is not None or found.found is Found.UNFINISHED:

@@ -10,8 +10,8 @@ from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, input_format
 from jobs.planning.parquet_footers import read_footer
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.base import normalized
-from jobs.submission.resolve_model import model_kind, resolve_model
+from jobs.storage.base import is_path, normalized
+from jobs.submission.resolve_model import check_model_path, resolve_model
 from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.input_uris import MAX_GLOBS, MAX_URIS, MAX_WILDCARDS, glob_pattern, is_glob, wildcards
@@ -78,14 +78,13 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
     )
 
 
-def check_no_files(spec: JobSpec) -> None:
-    """Raise SpecError for a local path. It is quoted as it was written: in full it would say where we run."""
+def check_paths(spec: JobSpec, settings: Settings) -> None:
+    """Raise SpecError for a local path if none is allowed. It is quoted as written: in full it would say too much."""
     inputs = [("input.uri", uri) for uri in spec.input.uris]
     for field, uri in [*inputs, ("output.uri", spec.output.uri)]:
-        if "://" not in uri or uri.startswith("file:"):
-            raise SpecError.of(field, f"{uri!r}: local paths are not allowed here; use s3://")
-    if model_kind(spec.model, files=False) == "local":
-        raise SpecError.of("model", f"{spec.model!r}: local folders are not allowed here")
+        if is_path(uri):
+            settings.check_path(uri, field)
+    check_model_path(spec.model, settings)
 
 
 def check_locations(spec: JobSpec, settings: Settings) -> None:

@@ -6,6 +6,7 @@ A name in a table's row or a listing becomes the bytes of one object. Nothing is
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -76,22 +77,12 @@ class MediaReader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetched(self, block: Block, pool: ThreadPoolExecutor) -> Iterator[Block]:
+        with closing(_Room(BLOCK_BYTES)) as room:
+            yield from self._in_order(block, pool, room)
+
+    def _in_order(self, block: Block, pool: ThreadPoolExecutor, room: "_Room") -> Iterator[Block]:
         wanted = iter(range(len(block)))
         waiting: deque[Future[Any]] = deque()
-        room = _Room(BLOCK_BYTES)
-        try:
-            yield from self._in_order(block, wanted, waiting, pool, room)
-        finally:
-            room.close()
-
-    def _in_order(
-        self,
-        block: Block,
-        wanted: Iterator[int],
-        waiting: deque[Future[Any]],
-        pool: ThreadPoolExecutor,
-        room: "_Room",
-    ) -> Iterator[Block]:
         records: list[Any] = []
         start = size = 0
         for row in range(len(block)):

@@ -16,10 +16,10 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
     Raise Permanent (code `model`) if the folder holds no such model, or if its weights leave a part of the model unset,
     which Transformers would fill with random numbers.
     """
-    check_folder(folder)
+    size = check_folder(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        check_size(auto, config, folder)
+        check_size(auto, config, size)
         model, info = auto.from_pretrained(
             folder,
             dtype=dtype,

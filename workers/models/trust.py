@@ -28,8 +28,11 @@ _PER_BYTE = 3
 _ATTENTION = ("eager", "sdpa")
 
 
-def check_folder(folder: Path) -> None:
-    """Raise Permanent (code `model`) if loading the folder could run other code, or build more than its weights."""
+def check_folder(folder: Path) -> int:
+    """Return the bytes of the folder's weights.
+
+    Raise Permanent (code `model`) if loading it could run other code, or build more than its weights.
+    """
     config = read_config(folder / "config.json")
     for file in folder.rglob("*"):
         limit = MAX_VOCABULARY_BYTES if file.name != "config.json" else MAX_CONFIG_BYTES
@@ -38,6 +41,7 @@ def check_folder(folder: Path) -> None:
     _check_index(folder)
     tensors, size = _weights(folder)
     _check_values(config, max(tensors, _FEW), max(size, _MANY))
+    return size
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -54,8 +58,8 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def check_size(auto: Any, config: Any, folder: Path) -> None:
-    """Raise Permanent (code `model`) if the model of this configuration has more numbers than its weights can hold."""
+def check_size(auto: Any, config: Any, size: int) -> None:
+    """Raise Permanent (code `model`) if the model has more numbers than weights of `size` bytes can hold."""
     build: Any = getattr(auto, "from_config", AutoModel.from_config)
     for name in config.architectures or ():
         getattr(transformers, name, None)  # imports its module here: what a module computes at its import needs numbers
@@ -63,7 +67,6 @@ def check_size(auto: Any, config: Any, folder: Path) -> None:
         model = build(config)
     built = sum(parameter.numel() for parameter in model.parameters())
     built += sum(buffer.numel() for buffer in model.buffers())
-    _, size = _weights(folder)
     if built > max(_PER_BYTE * size, _MANY):
         raise _refused(f"its configuration has {built:,} numbers, its weights are {size:,} bytes")
 
