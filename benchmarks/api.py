@@ -83,7 +83,7 @@ class _Load:
         self._table = write_reviews(folder / "in.parquet", ["a text"] * 10)
         self._seconds: dict[str, list[float]] = {SUBMIT: [], LOOK: []}
         self._wrong: list[str] = []
-        (self._server,) = [p for p in psutil.Process().children() if "jobs.cli.main" in p.cmdline()]
+        (self._server,) = [p for p in psutil.Process().children() if {"nightshift", "api"} <= set(p.cmdline())]
 
     async def run(self) -> bool:
         print(f"\nThe API, {CLIENTS} clients at once, no pause between a client's requests")
