@@ -1,12 +1,12 @@
 """What does a Parquet file say of itself? Its footer, read without the data."""
 
-import struct
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.storage import ObjectInfo, Storage
+from jobs.storage.parquet import read_metadata, translated
 from schemas.errors import Unreadable
 
 
@@ -50,19 +50,6 @@ def _leaves(arrow: pa.DataType) -> int:
 
 def read_footer(storage: Storage, info: ObjectInfo, max_bytes: int) -> Footer:
     """Read the footer of one file. Raise Unreadable if the file isn't whole Parquet, or the footer is too large."""
-    with storage.open(info) as source:
-        source.seek(max(0, info.size - 8))
-        tail = source.read(8)
-        if len(tail) < 8 or tail[4:] != b"PAR1":
-            what = "encrypted Parquet, which can't be read" if tail[4:] == b"PARE" else "not a (whole) Parquet file"
-            raise Unreadable(f"{info.uri} is {what}: it ends in {tail[4:]!r}, not b'PAR1'")
-        length = struct.unpack("<I", tail[:4])[0]
-        if length > max_bytes:
-            raise Unreadable(f"{info.uri} has a footer of {length:,} bytes; max_footer_mb allows {max_bytes:,}")
-        try:
-            metadata = pq.read_metadata(source)
-            return Footer(info, metadata.schema.to_arrow_schema(), metadata)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            if source.failure is not None:
-                raise source.failure from None
-            raise Unreadable(f"{info.uri} has a corrupt Parquet footer: {error}") from error
+    with storage.open(info) as source, translated(source, lambda error: Unreadable(f"{info.uri} {error}")):
+        metadata = read_metadata(source, max_bytes)
+        return Footer(info, metadata.schema.to_arrow_schema(), metadata)

@@ -11,12 +11,11 @@ from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs.parallel_map import parallel_map
 from jobs.planning.planner import Limits, checked
 from jobs.storage import Storage
-from jobs.storage.job_folder import JobFolder
+from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import Permanent
 from schemas.job import Parent
 from schemas.plan import OBJECT, Planned, Shard, Slice
@@ -62,8 +61,8 @@ def _undone(names: dict[int, str], folder: JobFolder, shard: Shard) -> list[Undo
     if name is None:
         return [_sized(part, shard) for part in shard.slices]
     info = folder.part(name)
-    with folder.storage.open(info) as source:
-        table = pq.ParquetFile(source).read(columns=["error.code"])
+    with open_part(info, folder.storage) as part:
+        table = part.read(columns=["error.code"])
     if table.num_rows != shard.rows:
         raise Permanent(f"{info.uri} has {table.num_rows} rows, its plan {shard.rows}", code="plan_broken")
     return [_sized(part, shard) for part in rows_of(shard, _indices(pc.is_valid(table["error"])))]

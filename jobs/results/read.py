@@ -11,11 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs.results.convert import to_json, to_rows
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.job_folder import JobFolder
+from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
 
@@ -70,8 +69,8 @@ def result_batches(
 
 def _whole(parts: Iterable[ObjectInfo], storage: Storage) -> Iterator[pa.RecordBatch]:
     for info in parts:
-        with storage.open(info) as source:
-            yield from (batch for batch in pq.ParquetFile(source).iter_batches(batch_size=_BATCH) if batch.num_rows)
+        with open_part(info, storage) as part:
+            yield from (batch for batch in part.iter_batches(batch_size=_BATCH) if batch.num_rows)
 
 
 def batches_from(
@@ -103,14 +102,13 @@ def _parts(
 
 
 def _batches(shard: int, first: int, info: ObjectInfo, storage: Storage) -> Iterator[tuple[Place, pa.RecordBatch]]:
-    with storage.open(info) as source:
-        file = pq.ParquetFile(source)
+    with open_part(info, storage) as part:
         before = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
+        for group in range(part.num_row_groups):
+            rows = part.metadata.row_group(group).num_rows
             if before + rows > first:
                 start = before
-                for batch in file.iter_batches(batch_size=_PAGE_BATCH, row_groups=[group]):
+                for batch in part.iter_batches(batch_size=_PAGE_BATCH, row_groups=[group]):
                     skipped = max(0, min(first - start, batch.num_rows))
                     if skipped < batch.num_rows:
                         yield Place(shard, start + skipped), batch.slice(skipped)

@@ -6,13 +6,12 @@ The input is read as it is now: it isn't noticed if it was overwritten after the
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from jobs.planning.input_files import input_format
 from jobs.settings import Settings
 from jobs.storage import PinnedReader, Storage
 from jobs.storage.base import named_in_row
-from schemas.errors import NotFound, RecordError, SpecError
+from jobs.storage.parquet import open_parquet, translated
+from schemas.errors import NotFound, RecordError, SpecError, Unreadable
 from schemas.job import AcceptedJob
 
 
@@ -51,7 +50,9 @@ class SourceMedia:
         if reader is None or reader.uri != uri or reader.row > row:
             if reader is not None:
                 reader.source.close()
-            reader = self._cell_reader = _CellReader(self._storage.open(self._storage.stat(uri)), self._column)
+            reader = self._cell_reader = _CellReader(
+                self._storage.open(self._storage.stat(uri)), self._column, self._settings.max_footer_mb << 20
+            )
         return reader.cell(row)
 
     def _read(self, uri: str) -> bytes:
@@ -66,18 +67,26 @@ class SourceMedia:
 class _CellReader:
     """Reads one column of a table forward. Row groups before the wanted row are passed over."""
 
-    def __init__(self, source: PinnedReader, column: str) -> None:
+    def __init__(self, source: PinnedReader, column: str, max_footer: int) -> None:
         self.uri = source.info.uri
         self.source = source
         self.row = 0
-        self._file = pq.ParquetFile(source)
+        with translated(source, self._refusal):
+            self._file = open_parquet(source, max_footer)
         self._column = column
         self._group = 0
         self._values: Iterator[Any] = iter(())
         self._end = 0
 
     def cell(self, row: int) -> Any:
-        """Return the value in this row. Rows must be asked for in order."""
+        """Return the value in this row. Rows must be asked for in order. Raise Unreadable."""
+        with translated(self.source, self._refusal):
+            return self._cell(row)
+
+    def _refusal(self, error: Exception) -> Unreadable:
+        return Unreadable(f"{self.uri} can't be read: {error}")
+
+    def _cell(self, row: int) -> Any:
         while row >= self._end:
             self.row = self._end
             if self._group == self._file.num_row_groups:

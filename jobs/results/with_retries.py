@@ -11,11 +11,10 @@ from enum import IntEnum
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.catalog import Catalog
-from jobs.storage.job_folder import JobFolder
+from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, Permanent
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
@@ -165,8 +164,8 @@ def _own_rows(folder: JobFolder, manifest: Manifest) -> Iterator[_Rows] | None:
 
 
 def _of_part(info: ObjectInfo, storage: Storage) -> Iterator[_Rows]:
-    with storage.open(info) as source:
-        for batch in pq.ParquetFile(source).iter_batches(batch_size=_ROWS):
+    with open_part(info, storage) as part:
+        for batch in part.iter_batches(batch_size=_ROWS):
             if batch.num_rows:
                 has = [_Has.ERROR if error else _Has.ANSWER for error in pc.is_valid(batch["error"]).to_pylist()]
                 yield _Rows(pa.Table.from_batches([batch]), has, list(range(batch.num_rows)))

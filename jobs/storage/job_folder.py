@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
+from jobs.storage.parquet import open_parquet, translated
 from schemas.errors import AlreadyExists, NotFound, Permanent, SpecError
 from schemas.job import AcceptedJob
 from schemas.layout import JOB, MANIFEST, PLAN, child, shard_of
@@ -86,8 +87,8 @@ class Plan:
     def size(self) -> PlanSize:
         with self._opened() as file:
             table = file.read(columns=["rows", "bytes"])
-        total = {name: pc.sum(table[name]).as_py() or 0 for name in ("rows", "bytes")}
-        return PlanSize(shards=table.num_rows, **total)
+            total = {name: pc.sum(table[name]).as_py() or 0 for name in ("rows", "bytes")}
+            return PlanSize(shards=table.num_rows, **total)
 
     def shards(self, first: int = 0) -> Iterator[Shard]:
         """Yield the shards in order, from number `first` on. Row groups before it are not read."""
@@ -109,13 +110,11 @@ class Plan:
 
     @contextmanager
     def _opened(self) -> Iterator[pq.ParquetFile]:
-        with self.storage.open(self.info) as source:
-            try:
-                yield pq.ParquetFile(source)
-            except (pa.ArrowException, OSError, *_WRONG_VALUES) as error:
-                if source.failure is not None:
-                    raise source.failure from None
-                raise Permanent(f"{self.info.uri} is damaged: {error}", code="plan_broken") from error
+        with self.storage.open(self.info) as source, translated(source, self._damaged):
+            yield open_parquet(source)
+
+    def _damaged(self, error: Exception) -> Permanent:
+        return Permanent(f"{self.info.uri} is damaged: {error}", code="plan_broken")
 
 
 @dataclass(frozen=True)
@@ -264,15 +263,21 @@ class JobFolder:
         return content
 
 
+@contextmanager
+def open_part(info: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
+    """Open a part. Raise Permanent, here or while it is read, if it is damaged."""
+
+    def damaged(error: Exception) -> Permanent:
+        return Permanent(f"{info.uri}, a part of a job's output, can't be read: {error}", code="foreign_part")
+
+    with storage.open(info) as source, translated(source, damaged):
+        yield open_parquet(source)
+
+
 def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:
     """Return the report in a part's footer. Raise Permanent if Nightshift didn't write the file."""
-    with storage.open(info) as source:
-        try:
-            metadata = pq.read_metadata(source).metadata or {}
-        except (pa.ArrowException, OSError, *_WRONG_VALUES) as error:
-            if source.failure is not None:
-                raise source.failure from None
-            raise Permanent(f"{info.uri} is no Parquet file: {error}", code="foreign_part") from error
+    with open_part(info, storage) as part:
+        metadata = part.metadata.metadata or {}
     if REPORT_KEY not in metadata:
         raise _foreign(info)
     try:

@@ -21,7 +21,7 @@ from jobs.planning.parquet_footers import read_footer
 from jobs.results.read import Place
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.job_folder import JobFolder, read_report, row_groups
+from jobs.storage.job_folder import JobFolder, open_part, read_report, row_groups
 from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.layout import MANIFEST, PLAN
@@ -126,7 +126,14 @@ def test_a_manifest_and_a_part(house: House, classifier: Path, tmp_path: Path) -
     part = next((tmp_path / "out").glob("part-*"))
     assert REPORT_KEY in pq.read_metadata(part).metadata
     storage = Storage()
-    fuzz(part.read_bytes(), partial(written, part, lambda: read_report(storage.stat(str(part)), storage)))
+
+    def read() -> object:
+        info = storage.stat(str(part))
+        with open_part(info, storage) as file:
+            rows = list(file.iter_batches(batch_size=8))
+        return read_report(info, storage), rows
+
+    fuzz(part.read_bytes(), partial(written, part, read))
 
 
 def test_a_plan(tmp_path: Path) -> None:

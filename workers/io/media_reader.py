@@ -182,11 +182,11 @@ def reader_for(job: AcceptedJob, columns: pa.Schema, storage: Storage, settings:
     task = job.spec.task_schema
     kinds = {column.name: column.kind for column in task.columns}
     if task.media is None:
-        return ParquetReader(storage, columns, settings.max_cell_mb << 20, kinds)
+        return ParquetReader(storage, columns, settings.max_cell_mb << 20, kinds, settings.max_footer_mb << 20)
     inner: Reader = (
         ObjectReader(task.media.name)
         if columns == NO_COLUMNS
-        else ParquetReader(storage, columns, settings.max_object_mb << 20, kinds)
+        else ParquetReader(storage, columns, settings.max_object_mb << 20, kinds, settings.max_footer_mb << 20)
     )
     return MediaReader(inner, task.media.name, _maker(task.media.kind, settings), storage, settings)
 

@@ -4,13 +4,14 @@ A block is a few thousand rows. They are enough to sort by length, and few enoug
 computed, one written) stay small.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.storage import ObjectInfo, PinnedReader, Storage
+from jobs.storage.parquet import MAX_FOOTER_BYTES, open_parquet, read_metadata, translated
 from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
 from schemas.task import Kind
@@ -38,11 +39,19 @@ class _Cursor:
 class ParquetReader:
     """Reads the slices of one job's shards, and keeps the last row group open. For one thread at a time."""
 
-    def __init__(self, storage: Storage, columns: pa.Schema, max_cell: int, kinds: dict[str, Kind]) -> None:
-        """`columns` are the columns to read; `kinds` says what the task's columns hold."""
+    def __init__(
+        self,
+        storage: Storage,
+        columns: pa.Schema,
+        max_cell: int,
+        kinds: dict[str, Kind],
+        max_footer: int = MAX_FOOTER_BYTES,
+    ) -> None:
+        """`columns` are the columns to read; `kinds` says what the task's columns hold; both limits are in bytes."""
         self._storage = storage
         self._columns = columns
         self._max_cell = max_cell
+        self._max_footer = max_footer
         self._kinds = kinds
         self._cursor: _Cursor | None = None
 
@@ -99,16 +108,18 @@ class ParquetReader:
             return self._cursor
         self.close()
         source = self._storage.open(ObjectInfo(part.uri, part.size, part.etag))
-        with _translated(source, part):
+        with ExitStack() as opened, translated(source, _refusal(part)):
+            opened.enter_context(source)
             if part.row_group == NO_ROW_GROUP:
-                pq.read_metadata(source)
+                read_metadata(source, self._max_footer)
                 raise Unreadable(f"{part.uri} could not be read when the job was planned; submit a new job for it")
-            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER)
+            file = open_parquet(source, self._max_footer, pre_buffer=False, buffer_size=READ_BUFFER)
             batches = file.iter_batches(
                 batch_size=batch_rows(file.metadata, part.row_group, set(self._columns.names), source),
                 row_groups=[part.row_group],
                 columns=self._columns.names,
             )
+            opened.pop_all()
         self._cursor = _Cursor(place, source, batches, 0)
         return self._cursor
 
@@ -116,7 +127,7 @@ class ParquetReader:
         if cursor.rest is not None:
             return cursor.rest
         try:
-            with _translated(cursor.source, part):
+            with translated(cursor.source, _refusal(part)):
                 batch = next(cursor.batches, None)
                 if batch is None:
                     raise Unreadable(f"{part.uri}: row group {part.row_group} ends before row {part.start + part.rows}")
@@ -132,20 +143,6 @@ class ParquetReader:
             self._cursor = None
 
 
-class _translated:
-    """A context manager that turns pyarrow's errors into Unreadable, or into the store's error if that is the cause."""
-
-    def __init__(self, source: PinnedReader, part: Slice) -> None:
-        self._source = source
-        self._part = part
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, NightshiftError):
-            return
-        if self._source.failure is not None:
-            raise self._source.failure from None
-        if isinstance(error, pa.ArrowException | OSError | EOFError | ValueError):
-            where = "its footer" if self._part.row_group == NO_ROW_GROUP else f"row group {self._part.row_group}"
-            raise Unreadable(f"{self._part.uri}: {where} can't be read: {error}") from error
+def _refusal(part: Slice) -> Callable[[Exception], NightshiftError]:
+    where = "its footer" if part.row_group == NO_ROW_GROUP else f"row group {part.row_group}"
+    return lambda error: Unreadable(f"{part.uri}: {where} can't be read: {error}")

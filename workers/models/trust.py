@@ -19,8 +19,13 @@ from schemas.errors import Permanent
 
 #: Bytes of a vocabulary, and of any file but weights.
 MAX_VOCABULARY_BYTES = 512 << 20
-#: Keys that say how many modules are built, each of several tensors at least.
+#: Keys that say how many modules are built, each of several tensors at least; those of sizes and the like are none.
 _MODULES = re.compile(r"layer|block|expert|head|depth|stage|group|adapter|codebook|quantizer")
+_SIZES = re.compile(
+    r"size|dim|length|token|vocab|window|capacity|width|position|channel|pixel|resolution|freq|index|ids?$"
+)
+#: Numbers that make nothing larger.
+_NO_COUNT = re.compile(r"_id$|theta")
 _FEW, _MANY = 1_000, 10_000_000
 #: Numbers of a model for each byte of its weights: two in four-bit weights, and some that are in no file.
 _PER_BYTE = 3
@@ -111,7 +116,7 @@ def _check_values(value: Any, modules: int, numbers: int, name: str = "") -> Non
             _check_values(inner, modules, numbers, name)
     elif "attn_implementation" in name and value is not None and value not in _ATTENTION:
         raise _refused(f"its configuration asks for {name} {value!r}; {' or '.join(_ATTENTION)} can be used")
-    elif isinstance(value, (int, float)) and not name.endswith("_id"):
-        limit = modules if _MODULES.search(name) else numbers
+    elif isinstance(value, (int, float)) and not _NO_COUNT.search(name):
+        limit = modules if _MODULES.search(name) and not _SIZES.search(name) else numbers
         if abs(value) > limit and value != float("inf"):
             raise _refused(f"its configuration has {name} {value:,}; its weights allow {limit:,}")
