@@ -116,7 +116,7 @@ def _check_values(value: Any, modules: int, numbers: int, name: str = "") -> Non
             _check_values(inner, modules, numbers, name)
     elif "attn_implementation" in name and value is not None and value not in _ATTENTION:
         raise _refused(f"its configuration asks for {name} {value!r}; {' or '.join(_ATTENTION)} can be used")
-    elif isinstance(value, (int, float)) and not _NO_COUNT.search(name):
+    elif isinstance(value, int) and not _NO_COUNT.search(name):  # torch makes nothing as large as a float
         limit = modules if _MODULES.search(name) and not _SIZES.search(name) else numbers
-        if abs(value) > limit and value != float("inf"):
+        if abs(value) > limit:
             raise _refused(f"its configuration has {name} {value:,}; its weights allow {limit:,}")

@@ -54,7 +54,7 @@ def test_a_footer_larger_than_the_first_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"x" * 100 + b"PARE", b"PAR1" + b"\xff\xff\0\0PAR1"])
 def test_no_footer(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a").write_bytes(data)
-    with pytest.raises(BrokenFooter, match="is encrypted|is not a"):
+    with pytest.raises(BrokenFooter, match=r"is encrypted|is not a"):
         metadata_of(tmp_path / "a")
 
 
@@ -92,7 +92,7 @@ def bomb(groups: int, chunks: int) -> bytes:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux holds a process to RLIMIT_DATA")
 def test_a_footer_that_stands_for_gigabytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bomb(20, 400_000))
-    with pytest.raises(BrokenFooter, match="memory|bad_alloc|ends the process"):
+    with pytest.raises(BrokenFooter, match=r"memory|bad_alloc|ends the process"):
         metadata_of(tmp_path / "a")
 
 
