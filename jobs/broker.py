@@ -103,8 +103,12 @@ class Broker:
         """
         queue = task_queue(task.id)
         missing = state.shards.tickets_missing(task.id, state.workers.window(task.group), queue)
-        for _ in range(missing):
-            self._send(RUN_SHARD, queue, {"task": task.id})
+        if missing:
+            try:
+                for _ in range(missing):
+                    self._send(RUN_SHARD, queue, {"task": task.id})
+            finally:
+                state.shards.tickets_sent(task.id, missing)
         return missing
 
     def plan_job(self, job: str, output: str) -> None:

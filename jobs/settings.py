@@ -6,6 +6,7 @@ names; the environment wins. S3 credentials, region and endpoint come from AWS's
 
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
@@ -72,6 +73,12 @@ class Settings(BaseSettings):
     max_transient: int = Field(12, ge=1, description="How often a shard is retried for a fault that should pass.")
     keep_state_s: int = Field(7 * 86400, ge=60, description="Seconds that Redis remembers an ended job.")
 
+    host: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=255,
+        description="This machine's name: a fault that only one machine sees is its own; by default its host name.",
+    )
     model_memory_gb: float = Field(8, gt=0, description="Models of at most this size in all stay loaded.")
     batch_tokens: int | None = Field(None, ge=1, description="Padded tokens a batch; by default by the device.")
     max_footer_mb: int = Field(64, ge=1, description="Largest Parquet footer read, in MiB.")
@@ -80,6 +87,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(89_478_485, ge=1, description="Pixels of a picture at most; Pillow warns above as many.")
     max_seconds: float = Field(4 * 3600, gt=0, description="Seconds of a sound at most.")
 
+    worker: str = Field("", description="Set by a supervisor for its processes: its name.")
     serves: list[str] = Field([], description="Set by a supervisor for its processes: the tasks they run.")
     stop_file: Path | None = Field(None, description="Set by a supervisor for its processes: appears when to stop.")
     work_folder: Path | None = Field(None, description="Set by a supervisor for its processes: what they do.")

@@ -7,6 +7,7 @@
     ├── StateLost              Redis has forgotten a job that has not ended
     ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
     ├── NotFinished            the job has no manifest yet: its results aren't final
+    ├── LeftToOthers           the shards that wait are to be run by other machines
     ├── Permanent              fails the job: trying again would fail again
     ├── Transient              the shard is tried again later; not counted against it
     ├── Unreadable             a slice of the input can't be read: its shard fails, the job goes on
@@ -99,6 +100,10 @@ class TooManyRequests(NightshiftError):
 
 class NotFinished(NightshiftError):
     code = "not_finished"
+
+
+class LeftToOthers(NightshiftError):
+    code = "left_to_others"
 
 
 class Permanent(NightshiftError):

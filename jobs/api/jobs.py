@@ -61,7 +61,7 @@ def cancel(asked: Submitting, id: Id) -> JobDetail:
 @in_pool("quick")
 def pause(asked: Submitting, id: Id) -> JobDetail:
     """Hold a job back: no more of its shards are handed out. Those that workers have in hand are finished."""
-    return _changed(asked, id, lambda state, job: state.jobs.pause(job.id), "is not under way, or paused already")
+    return _changed(asked, id, lambda state, job: state.jobs.pause(job.id), "is not under way")
 
 
 @router.post("/v1/jobs/{id}:continue", status_code=202, responses=answers(404, 409))

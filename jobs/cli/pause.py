@@ -29,7 +29,7 @@ def pause(job: str) -> None:
     """
     settings, found = _found(job)
     if not State(settings).jobs.pause(found.id):
-        click.echo(f"job {found.id} is not under way, or paused already", err=True)
+        click.echo(f"job {found.id} is not under way", err=True)
         sys.exit(1)
     click.echo(f"paused {found.id}; go on with: nightshift continue {found.id}")
 

@@ -1,7 +1,7 @@
 """The Celery application of the control process: `celery -A jobs.control.celery_app worker`. An entry point."""
 
 import os
-import socket
+import secrets
 from functools import cache
 
 from jobs.broker import FINISH_JOB, NOTIFY_JOB, PLAN_JOB, Broker, make_app, serve
@@ -17,7 +17,7 @@ serve(app, settings, "jobs.control.celery_app")
 
 @cache
 def _control() -> Control:
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name = f"{settings.host}-{os.getpid()}-{secrets.token_hex(3)}"
     return Control(settings, State(settings), Broker(app), Storage(), name)
 
 

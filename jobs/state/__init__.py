@@ -10,11 +10,11 @@ from jobs.state.epoch import Epoch
 from jobs.state.jobs import Jobs
 from jobs.state.locks import Locks
 from jobs.state.progress import Progress, Rate, rate_of
-from jobs.state.shards import Shards, ShardsNow, WarmLimits
+from jobs.state.shards import Shards, ShardsNow, Verdict, WarmLimits
 from jobs.state.webhook_queue import WebhookQueue
-from jobs.state.workers import WorkerInfo, Workers
+from jobs.state.workers import Suspension, WorkerInfo, Workers
 
-__all__ = ["Progress", "Rate", "ShardsNow", "State", "WarmLimits", "WorkerInfo", "rate_of"]
+__all__ = ["Progress", "Rate", "ShardsNow", "State", "Suspension", "Verdict", "WarmLimits", "WorkerInfo", "rate_of"]
 
 
 class State:
@@ -25,10 +25,14 @@ class State:
         self._redis = connection.redis
         self.workers = Workers(connection)
         self.jobs = Jobs(connection, self.workers, settings)
-        self.shards = Shards(connection, settings)
+        self.shards = Shards(connection, self.workers, settings)
         self.locks = Locks(connection)
         self.epoch = Epoch(connection)
         self.webhooks = WebhookQueue(connection)
 
     def ping(self) -> None:
         self._redis.ping()
+
+    def queue_length(self, queue: str) -> int:
+        """Return how many messages wait in a Celery queue."""
+        return int(self._redis.llen(queue))

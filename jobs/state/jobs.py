@@ -72,14 +72,11 @@ class Jobs:
         )
 
     def cancel(self, job: str) -> bool:
-        """Stop the job. Return False if it had ended, was being stopped, or is not known."""
+        """Stop the job. Return False if it had ended, is failing, or is not known."""
         return int(self._run("job_stop", job=job, status=JobStatus.CANCELLING, error="")) >= 0
 
     def pause(self, job: str) -> bool:
-        """Hand out no more of the job's shards; those in hand go on.
-
-        Return False if it isn't under way, or is paused already.
-        """
+        """Hand out no more of the job's shards; those in hand go on. Return False if it isn't under way."""
         return bool(self._run("job_pause", job=job))
 
     def resume(self, job: str) -> bool:

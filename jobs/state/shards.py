@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from jobs.settings import Settings
 from jobs.state.connection import Connection, job_key
+from jobs.state.workers import Workers
+from schemas.errors import LeftToOthers
 from schemas.loss import Death, Loss
 from schemas.manifest import ErrorInfo
 from schemas.plan import ShardOrder
@@ -34,28 +36,64 @@ class ShardsNow:
     failed: dict[int, ErrorInfo]
 
 
+@dataclass(frozen=True)
+class Swept:
+    """Jobs that control is to be asked to finish and to plan, each with its output, and how many leases had run out."""
+
+    finish: list[tuple[str, str]]
+    plan: list[tuple[str, str]]
+    expired: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a shard whose attempt failed.
+
+    `stands`: what the attempt asked for was done: the shard is given up, or the job fails; else the shard was released
+    again. `finish`: the job is to be finished. `suspect`: others do the job's shards, so this machine may be at fault.
+    """
+
+    stands: bool
+    finish: bool
+    suspect: bool
+
+
 class Shards:
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, connection: Connection, workers: Workers, settings: Settings) -> None:
         self._redis = connection.redis
         self._run = connection.run
+        self._workers = workers
+        self._host = settings.host
         self._lease_s = settings.lease_s
+        #: After a longer gap between two sweeps leases are let last once more: nobody could renew them.
+        self._gap_s = max(3 * settings.sweep_s, settings.lease_s / 2)
         unnamed, named, in_a_row = settings.losses
         self._losses = {"max_unnamed": unnamed, "max_named": named, "max_shards": in_a_row}
         self.warm = WarmLimits()
 
     def tickets_missing(self, task: str, window: int, queue: str) -> int:
         """Return how many messages to send, so that the task's queue has one for each waiting shard, up to the
-        window."""
+        window. Others count these as sent until `tickets_sent` is called, for some seconds."""
         return int(self._run("tickets_missing", task=task, window=window, queue=queue))
 
-    def take(self, tasks: Collection[str], models: Sequence[str], attempt: str) -> ShardOrder | None:
+    def tickets_sent(self, task: str, count: int) -> None:
+        """Say that so many messages that were missing are sent, or won't be."""
+        self._run("tickets_sent", task=task, sent=count)
+
+    def take(
+        self, tasks: Collection[str], models: Sequence[str], attempt: str, avoid: Collection[str] = ()
+    ) -> ShardOrder | None:
         """Take the lease of the shard that is to run now, of all jobs of these tasks; return None if none waits.
 
-        `models` are those that the worker holds: their jobs go first as far as `warm` allows.
+        `models` are those that the worker holds: their jobs go first as far as `warm` allows. `avoid` are jobs that
+        failed here lately. Raise LeftToOthers if all that wait are better run by other machines.
         """
         found = self._run(
             "shard_take",
             attempt=attempt,
+            host=self._host,
+            able=json.dumps(self._workers.able_hosts(tasks)),
+            avoid=json.dumps(list(avoid)),
             lease=self._lease_s,
             tasks=json.dumps(list(tasks)),
             models=json.dumps(list(models)),
@@ -65,8 +103,14 @@ class Shards:
         )
         if found is None:
             return None
+        if found == 0:
+            raise LeftToOthers("the shards that wait failed on this machine and not on others, which are to run them")
         job, task, output, shard, shards = found
         return ShardOrder(job=job, task=task, output=output, shard=shard, shards=shards)
+
+    def give_back(self, attempt: str) -> None:
+        """Give back the shard that this attempt took, if it did: the answer was lost on its way."""
+        self._run("shard_return", attempt=attempt)
 
     def renew(self, order: ShardOrder, attempt: str, rows: int) -> str:
         """Renew the lease, and say how many rows are done. Return the job's status, or `lost`."""
@@ -77,19 +121,43 @@ class Shards:
 
         Return the job's status, `unknown` if the job has not been entered again yet, `lost` if the lease is another's.
         """
-        return str(self._of(order, "shard_reclaim", attempt=attempt, lease=self._lease_s, age=age_s))
+        return str(self._of(order, "shard_reclaim", attempt=attempt, host=self._host, lease=self._lease_s, age=age_s))
 
     def commit(self, order: ShardOrder, attempt: str, rows: int, errors: dict[str, int]) -> bool:
         """Note that the shard's part is in storage. Return True if the job is to be finished."""
-        return bool(self._of(order, "shard_commit", attempt=attempt, rows=rows, errors=json.dumps(errors)))
+        told = json.dumps(errors)
+        return bool(self._of(order, "shard_commit", attempt=attempt, host=self._host, rows=rows, errors=told))
 
-    def requeue(self, order: ShardOrder, attempt: str, delay_s: float = 0) -> bool:
-        """Drop the lease; the shard is released again, after the delay. Return True if the job is to be finished."""
-        return bool(self._of(order, "shard_requeue", attempt=attempt, delay=delay_s))
+    def requeue(self, order: ShardOrder, attempt: str, delay_s: float = 0, *, fault: bool = False) -> Verdict:
+        """Drop the lease; the shard is released again, after the delay. `fault`: the attempt failed."""
+        finish, suspect = self._of(
+            order, "shard_requeue", attempt=attempt, host=self._host, fault=int(fault), delay=delay_s
+        )
+        return Verdict(True, bool(finish), bool(suspect))
 
-    def fail(self, order: ShardOrder, attempt: str, error: ErrorInfo) -> bool:
-        """Give the shard up; the job goes on. Return True if the job is to be finished."""
-        return bool(self._of(order, "shard_fail", attempt=attempt, error=error.model_dump_json()))
+    def fail(
+        self, order: ShardOrder, attempt: str, error: ErrorInfo, delay_s: float = 0, *, confirmed: bool = True
+    ) -> Verdict:
+        """Give the shard up; the job goes on. Unless it is `confirmed`, another machine must have seen it fail too, if
+        there is another: until then the shard is released again after the delay."""
+        able = 1 if confirmed else self._able(order)
+        told = self._of(
+            order, "shard_fail", attempt=attempt, host=self._host, error=error.model_dump_json(), delay=delay_s,
+            able=able,
+        )  # fmt: skip
+        return Verdict(*map(bool, told[1:]))
+
+    def refuse(self, order: ShardOrder, attempt: str, error: ErrorInfo, times: int, delay_s: float) -> Verdict:
+        """Fail the job for this error, if it happened so many times since a shard was last committed, and on another
+        machine too if there is one. Until then the shard is released again after the delay."""
+        told = self._of(
+            order, "shard_refuse", attempt=attempt, host=self._host, error=error.model_dump_json(), most=times,
+            delay=delay_s, able=self._able(order),
+        )  # fmt: skip
+        return Verdict(*map(bool, told[1:]))
+
+    def _able(self, order: ShardOrder) -> int:
+        return len(self._workers.able_hosts([order.task]))
 
     def set_position(self, order: ShardOrder, attempt: str, work: tuple[int, int] | Literal["load"] | None) -> bool:
         """Say what the attempt works on: only the rows start…stop-1 of its shard, or loading its model. Return False if
@@ -100,7 +168,7 @@ class Shards:
     def lost(self, order: ShardOrder, attempt: str, why: Loss) -> tuple[bool, bool]:
         """Note that the attempt's process is gone. Return whether it still held its lease, and whether the job is to be
         finished."""
-        held, finish = self._of(order, "shard_lost", attempt=attempt, why=why, **self._losses)
+        held, finish = self._of(order, "shard_lost", attempt=attempt, why=why, able=self._able(order), **self._losses)
         return bool(held), bool(finish)
 
     def deaths(self, order: ShardOrder) -> list[Death]:
@@ -126,13 +194,17 @@ class Shards:
             {int(shard): ErrorInfo.model_validate_json(error) for shard, error in failed.items()},
         )
 
-    def sweep(self) -> tuple[list[str], list[str], int]:
-        """Release the shards whose lease has run out or whose delay is over.
-
-        Return the jobs to finish, the jobs to plan, and how many leases had run out.
-        """
-        finish, plan, expired = self._run("sweep", **self._losses)
-        return finish, plan, int(expired)
+    def sweep(self, queue: str) -> Swept:
+        """Release the shards whose lease has run out or whose delay is over. `queue` is control's Celery queue."""
+        finish, plan, expired = self._run(
+            "sweep", queue=queue, able=json.dumps(self._workers.able_by_task()), lease=self._lease_s, gap_s=self._gap_s,
+            ask_s=self._lease_s / 4, **self._losses,
+        )  # fmt: skip
+        return Swept(_in_pairs(finish), _in_pairs(plan), int(expired))
 
     def _of(self, order: ShardOrder, script: str, **named: str | float) -> Any:
         return self._run(script, job=order.job, shard=order.shard, **named)
+
+
+def _in_pairs(flat: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))

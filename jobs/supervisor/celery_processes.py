@@ -6,9 +6,9 @@ Kept apart from the supervisor so that a command can start them with little impo
 import logging
 import os
 import random
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -55,7 +55,8 @@ class CeleryProcesses:
     def __init__(
         self, settings: Settings, groups: Sequence[Group], wanted: int | None = None, log: Path | None = None
     ) -> None:
-        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        # A random end, since machines made from one image may have equal names and process ids.
+        self.name = f"{settings.host}-{os.getpid()}-{secrets.token_hex(3)}"
         self.groups = list(groups)
         self._log_file = log
         self._runtime = Path(tempfile.mkdtemp(prefix="nightshift-worker-"))
@@ -70,7 +71,7 @@ class CeleryProcesses:
 
     def _plan_children(self, settings: Settings, wanted: int | None) -> list[_Child]:
         tasks = [task.id for task in all_tasks().values() if task.group in self.groups]
-        files = {"stop_file": self._stop_file, "work_folder": self.work}
+        files = {"stop_file": self._stop_file, "work_folder": self.work, "worker": self.name, "host": settings.host}
         queues = [task_queue(task) for task in tasks]
         gpus = visible_gpus() if queues else []
         count = wanted or len(gpus) or 1

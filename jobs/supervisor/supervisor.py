@@ -107,7 +107,9 @@ class Supervisor:
         while True:
             try:
                 in_hand = self._watchdog.in_hand()
-                self._state.workers.report(self._name, processes.groups, processes.workers, processes.devices, in_hand)
+                self._state.workers.report(
+                    self._name, processes.groups, processes.workers, processes.devices, in_hand, self._settings.host
+                )
                 sweep(self._state, self._broker, self._settings, self._name)
             except ServiceUnavailable as error:
                 event(_log, "sweep_failed", logging.WARNING, error=error.message)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from jobs.broker import CONTROL_QUEUE
 from nightshift.testing import InProcess
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.plan import ShardOrder
@@ -70,7 +71,7 @@ class House(InProcess):
         """Release the shards that wait for a delay to pass."""
         for member in self.state._redis.zrange("nightshift:delayed", 0, -1):
             self.state._redis.zadd("nightshift:delayed", {member: 0})
-        self.state.shards.sweep()
+        self.state.shards.sweep(CONTROL_QUEUE)
 
     def nothing_waits(self, job: AcceptedJob) -> bool:
         """Whether no shard of the job's task would be handed out now."""

@@ -15,8 +15,9 @@ from functools import partial
 
 from jobs.logs import bound, event
 from jobs.settings import Settings
+from jobs.state import State, Verdict
 from jobs.storage.job_folder import JobFolder
-from schemas.errors import AlreadyExists, ServiceUnavailable
+from schemas.errors import AlreadyExists, NightshiftError, ServiceUnavailable
 from schemas.layout import part_name
 from schemas.plan import ShardOrder
 from schemas.report import ShardReport
@@ -26,7 +27,8 @@ from workers.engine.poison_rows import careful_after
 from workers.engine.runner import ShardRun
 from workers.execution.lease import Lease
 from workers.execution.process import Process
-from workers.execution.retry_policy import FailJob, FailShard, decide, jitter
+from workers.execution.retry_policy import Decision, FailJob, FailShard, PutBack, decide, jitter
+from workers.execution.suspension import resumed, suspended
 from workers.io.part_writer import PartWriter
 from workers.models.device import DEVICE_LOST
 
@@ -87,8 +89,9 @@ def _told(attempt: Attempt, watch: Watch) -> Outcome:
     """
     process, order = attempt.process, attempt.order
     try:
-        outcome, finish = _decided(attempt, watch)
-        if finish:
+        outcome, verdict = _decided(attempt, watch)
+        _judge(attempt, outcome, verdict)
+        if verdict.finish:
             process.broker.finish_job(order.job, order.output)
         if outcome.how == "put_back":
             process.broker.release(process.state, find_task(order.task))
@@ -98,8 +101,23 @@ def _told(attempt: Attempt, watch: Watch) -> Outcome:
         return Outcome("failed", error.message)
 
 
-def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
-    """Run the shard. Return how it ended, and whether the job is to be finished now."""
+def _judge(attempt: Attempt, outcome: Outcome, verdict: Verdict) -> None:
+    """Note in the breaker whether this machine did the shard, or failed at what others do."""
+    process, job = attempt.process, attempt.order.job
+    if outcome.report is not None:
+        was_open = process.breaker.is_open
+        process.breaker.succeeded(job)
+        if was_open:
+            resumed(process)
+    elif verdict.suspect:
+        process.suspect_folder = attempt.folder
+        process.breaker.failed(outcome.why, job)
+        if process.breaker.is_open:
+            suspended(process)
+
+
+def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, Verdict]:
+    """Run the shard. Return how it ended, and what that means for the shard, the job and this machine."""
     process, order, id = attempt.process, attempt.order, attempt.id
     state = process.state
     try:
@@ -111,17 +129,22 @@ def _decided(attempt: Attempt, watch: Watch) -> tuple[Outcome, bool]:
         raise
     except Exception as error:  # noqa: BLE001 (decided by class; logged with its traceback if it is not one of ours)
         decision = decide(error, state.shards.tries(order), process.settings.max_transient, jitter())
-        if not hasattr(error, "code"):
+        if not isinstance(error, NightshiftError):
             _log.exception("unexpected_error")
-        why = f"{type(error).__name__}: {error}"
-        if isinstance(decision, FailJob):
-            state.jobs.fail(order.job, decision.error)
-            return Outcome("failed", why), state.shards.requeue(order, id)
-        if isinstance(decision, FailShard):
-            return Outcome("failed", why), state.shards.fail(order, id, decision.error)
-        return Outcome("put_back", why), state.shards.requeue(order, id, decision.delay_s)
+        verdict = _carried_out(decision, state, order, id)
+        is_final = verdict.stands and not isinstance(decision, PutBack)
+        return Outcome("failed" if is_final else "put_back", f"{type(error).__name__}: {error}"), verdict
     report = outcome.report
-    return outcome, state.shards.commit(order, id, report.rows, report.errors) if report is not None else False
+    finish = state.shards.commit(order, id, report.rows, report.errors) if report is not None else False
+    return outcome, Verdict(stands=True, finish=finish, suspect=False)
+
+
+def _carried_out(decision: Decision, state: State, order: ShardOrder, id: str) -> Verdict:
+    if isinstance(decision, FailJob):
+        return state.shards.refuse(order, id, decision.error, decision.times, decision.delay_s)
+    if isinstance(decision, FailShard):
+        return state.shards.fail(order, id, decision.error, decision.delay_s, confirmed=decision.certain)
+    return state.shards.requeue(order, id, decision.delay_s, fault=decision.delay_s > 0)
 
 
 @contextmanager

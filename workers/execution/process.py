@@ -2,7 +2,6 @@
 
 import os
 import platform
-import socket
 import time
 from collections import OrderedDict
 from functools import cached_property
@@ -17,7 +16,9 @@ from jobs.broker import Broker
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
+from jobs.storage.job_folder import JobFolder
 from schemas import __version__
+from workers.execution.breaker import Breaker
 from workers.execution.job_context import JobContext
 from workers.models.cache import ModelCache
 
@@ -36,8 +37,16 @@ class Process:
         self.broker = broker
         self.storage = Storage()
         self.models = ModelCache(settings, self.storage)
-        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.name = f"{settings.host}-{os.getpid()}"
         self.stop_file: Path | None = settings.stop_file
+        self.breaker = Breaker()
+        #: Whether this machine was found fit since the process began; since when the process is suspended, in Unix
+        #: seconds; the folder of the job that failed here last.
+        self.is_checked = False
+        self.suspended_since: float | None = None
+        self.suspect_folder: JobFolder | None = None
+        #: Attempts that asked for a shard and got no answer: they may hold one.
+        self.unanswered: list[str] = []
         self._jobs: OrderedDict[str, JobContext] = OrderedDict()
         self._noted: dict[tuple[str, str], float] = {}
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -64,6 +73,10 @@ class Process:
         if now - self._noted.get(key, -RATE_EVERY_S) >= RATE_EVERY_S:
             self._noted = {**self._noted, key: now} if len(self._noted) < REMEMBERED_JOBS else {key: now}
             self.state.jobs.note_rate(*key, rows_per_s)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.stop_file is not None and self.stop_file.exists()
 
     def leave(self) -> None:
         """End this process at once, as it can't work any more. Its lease runs out, and another process replaces it."""

@@ -7,6 +7,7 @@ from schemas.errors import (
     AccessDenied,
     AlreadyExists,
     Interrupted,
+    NightshiftError,
     NotFound,
     Permanent,
     ServiceUnavailable,
@@ -20,58 +21,76 @@ BASE_S = 1.0
 CAP_S = 300.0
 
 
+#: Faults that count as evidence, and are never enough of it.
+NEVER = 1_000_000_000
+
+
 @dataclass(frozen=True)
 class PutBack:
-    """Release the shard again after `delay_s` seconds. 0 means at once, and doesn't count as a try."""
+    """Release the shard again after `delay_s` seconds. 0 means at once, and is no fault and no try."""
 
     delay_s: float
 
 
 @dataclass(frozen=True)
 class FailShard:
-    """Give up on the shard. The job goes on, and ends as failed."""
+    """Give up on the shard; the job goes on, and ends as failed.
+
+    Unless that is `certain`, another machine must have seen it fail too, if there is one; until then it is released
+    again after `delay_s` seconds.
+    """
 
     error: ErrorInfo
+    delay_s: float = 0.0
+    certain: bool = False
 
 
 @dataclass(frozen=True)
 class FailJob:
-    """Stop the job."""
+    """Stop the job, if so many faults were seen since it last got on, and by another machine too if there is one.
+
+    Until then the shard is released again after `delay_s` seconds.
+    """
 
     error: ErrorInfo
+    times: int
+    delay_s: float
 
 
 Decision = PutBack | FailShard | FailJob
 
 
 def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decision:
-    """Decide what to do after `error`, given `tries` earlier transient faults of this shard.
+    """Decide what to do after `error`, given `tries` earlier faults of this shard.
 
     The delay is an exponential backoff with full jitter over its upper half; `jitter`, in [0, 1), spreads retries:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     if isinstance(error, Interrupted):
         return PutBack(0)
+    delay = _backoff(tries, jitter)
     # Credentials expire and are renewed, so refused access is final only if it stays refused.
-    if isinstance(error, AccessDenied) and tries + 1 < max_tries:
-        return PutBack(_backoff(tries, jitter))
-    if isinstance(error, Permanent | NotFound | AccessDenied | AlreadyExists | SpecError):
-        return FailJob(ErrorInfo(code=error.code, message=error.message))
+    if isinstance(error, AccessDenied):
+        return FailJob(_info(error), 1 if tries + 1 >= max_tries else NEVER, delay)
+    if isinstance(error, Permanent | NotFound | AlreadyExists | SpecError):
+        return FailJob(_info(error), 1, delay)
     if isinstance(error, Unreadable):
-        return FailShard(ErrorInfo(code=error.code, message=error.message))
+        return FailShard(_info(error), certain=True)
     known = isinstance(error, Transient | ServiceUnavailable)
-    info = ErrorInfo(
-        code=error.code if isinstance(error, Transient | ServiceUnavailable) else "internal",
-        message=str(error) if known else f"{type(error).__name__}: {error}",
-    )
     # An unforeseen error (a full disk, a defect) gets three tries, and never fails the whole job.
     if tries + 1 >= (max_tries if known else 3):
-        return FailShard(info)
-    return PutBack(_backoff(tries, jitter))
+        return FailShard(_info(error), delay)
+    return PutBack(delay)
+
+
+def _info(error: Exception) -> ErrorInfo:
+    if isinstance(error, NightshiftError):
+        return ErrorInfo(code=error.code, message=error.message)
+    return ErrorInfo(code="internal", message=f"{type(error).__name__}: {error}")
 
 
 def _backoff(tries: int, jitter: float) -> float:
-    return min(CAP_S, BASE_S * 2.0**tries) * (0.5 + 0.5 * jitter)
+    return min(CAP_S, BASE_S * 2.0 ** min(tries, 30)) * (0.5 + 0.5 * jitter)
 
 
 def jitter() -> float:

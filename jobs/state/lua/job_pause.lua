@@ -1,4 +1,4 @@
--- Hands out no more of the job's shards; those in hand go on. Returns whether that is new.
+-- Hands out no more of the job's shards; those in hand go on. Returns whether it is paused now.
 -- needs: queue
 local job = unpack(ARGV)
 local status = status_of(job)
@@ -7,5 +7,8 @@ if status == 'running' then
   leave(job)
   return 1
 end
-if status == 'planning' then return redis.call('HSETNX', job_key(job), 'pause', 1) end
-return 0
+if status == 'planning' then
+  redis.call('HSET', job_key(job), 'pause', 1)
+  return 1
+end
+return status == 'paused' and 1 or 0

@@ -14,5 +14,6 @@ for code, count in pairs(cjson.decode(errors)) do
   error_rows = error_rows + count
 end
 redis.call('HSET', job_key(job), 'error_rows', error_rows)
+hold_to_max_errors(job)
 make_ready(job)
 return finishable(job) and 1 or 0

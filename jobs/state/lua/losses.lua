@@ -1,4 +1,59 @@
--- The loss policy: what becomes of a shard, and of its job, when a worker is lost over it. It uses queue.lua.
+-- Who is to blame? What becomes of a shard, and of its job, when an attempt failed or its worker was lost. One machine alone
+-- can be at fault itself: with others that could try, no shard is given up and no job failed for what only one saw. `able`
+-- is how many hosts could. It uses queue.lua.
+
+-- Seconds that the keys of evidence outlive their last change: an earlier version ends jobs without removing them.
+local EVIDENCE_S = 7 * 86400
+-- A shard is given up after so many times the losses that its limit allows, whoever saw them.
+local ENOUGH = 3
+
+-- Returns how many hosts must have seen a fault.
+local function needed(able)
+  return math.min(2, math.max(1, tonumber(able)))
+end
+
+local function count_of(hosts)
+  local count = 0
+  for _ in pairs(hosts) do count = count + 1 end
+  return count
+end
+
+-- Notes that the host failed at the shard. Returns how many hosts did so far, and whether another did before this one.
+local function blame(id, shard, host)
+  local key = job_key(id, 'blamed')
+  local hosts = cjson.decode(redis.call('HGET', key, shard) or '{}')
+  hosts[host] = (hosts[host] or 0) + 1
+  redis.call('HSET', key, shard, cjson.encode(hosts))
+  redis.call('EXPIRE', key, EVIDENCE_S)
+  local count = count_of(hosts)
+  return count, count > 1
+end
+
+-- Notes a fault that may be the job's: its model ends workers, its shards are given up, its input is refused. Fails the job
+-- if there were `most` since a shard was last committed, on enough hosts. Returns whether it did.
+local function hold_against(id, host, most, able, err)
+  local key, done = job_key(id, 'against'), number_of(id, 'done')
+  local mine = cjson.decode(redis.call('HGET', key, host) or '{}')
+  local times = mine.done == done and mine.times or 0
+  redis.call('HSET', key, host, cjson.encode({done = done, times = times + 1}))
+  redis.call('EXPIRE', key, EVIDENCE_S)
+  local total, hosts = 0, 0
+  for _, seen in ipairs(redis.call('HVALS', key)) do
+    seen = cjson.decode(seen)
+    if seen.done == done then total, hosts = total + seen.times, hosts + 1 end
+  end
+  if total < tonumber(most) or hosts < needed(able) then return false end
+  return halt(id, 'failing', err(total, hosts))
+end
+
+-- Returns whether another host has committed a shard of the job in the last minute: then a fault may be this host's own.
+local function others_succeed(id, host)
+  local found = redis.call('HGETALL', job_key(id, 'committed'))
+  for i = 1, #found, 2 do
+    if found[i] ~= host and now() - tonumber(found[i + 1]) < 60 then return true end
+  end
+  return false
+end
 
 -- Notes that the shard is given up, unless it is committed.
 local function fail_shard(id, shard, err)
@@ -6,51 +61,63 @@ local function fail_shard(id, shard, err)
   redis.call('HSET', job_key(id, 'failed'), shard, err)
 end
 
--- Fails a job whose model ends the workers that load it: if as many are lost in a row as a shard may lose, while no other
--- worker has got further than loading.
-local function lose_loading(id, why, most)
+-- Releases the shard again, after `delay` seconds if any.
+local function put_back(id, shard, delay)
+  if tonumber(delay) > 0 then
+    redis.call('HINCRBY', job_key(id, 'tries'), shard, 1)
+    redis.call('ZADD', P .. 'delayed', now() + tonumber(delay), id .. '/' .. shard)
+  else
+    again(id, shard)
+  end
+end
+
+local function seen_by(hosts)
+  return hosts > 1 and (' on ' .. hosts .. ' machines') or ''
+end
+
+-- A worker was lost while it loaded the model, and no other has got further than loading.
+local function lose_loading(id, host, why, most, able)
   if redis.call('HLEN', job_key(id, 'held')) > redis.call('HLEN', job_key(id, 'at')) then return end
   for _, what in ipairs(redis.call('HVALS', job_key(id, 'at'))) do
     if what ~= 'load' then return end
   end
-  local deaths = redis.call('HINCRBY', job_key(id), 'load_deaths', 1)
-  if deaths >= tonumber(most) then
-    halt(id, 'failing', cjson.encode({
+  hold_against(id, host, most, able, function(times, hosts)
+    return cjson.encode({
       code = 'model',
-      message = 'the worker process was lost ' .. deaths .. ' times in a row while it loaded the model (' .. why
-        .. '): it may need more memory than the workers have'
-    }))
-  end
+      message = 'the worker process was lost ' .. times .. ' times in a row' .. seen_by(hosts)
+        .. ' while it loaded the model (' .. why .. '): it may need more memory than the workers have'
+    })
+  end)
 end
 
 -- Gives the shard up. If `most` were given up in a row, the job or its workers are at fault, and the job fails.
-local function give_up(id, shard, why, deaths, most)
+local function give_up(id, shard, host, why, deaths, most, able)
   local code = why == 'lease_expired' and 'worker_lost' or why
   fail_shard(id, shard, cjson.encode({
     code = code, message = 'the worker was lost ' .. deaths .. ' times while it ran this shard'
   }))
-  local shards = redis.call('HINCRBY', job_key(id), 'given_up', 1)
-  if shards >= tonumber(most) then
-    halt(id, 'failing', cjson.encode({
+  hold_against(id, host, most, able, function(times, hosts)
+    return cjson.encode({
       code = code,
-      message = shards .. ' shards in a row lost their worker too often, and none was done in between; the last: '
-        .. deaths .. ' times (' .. why .. ')'
-    }))
-  end
+      message = times .. ' shards in a row lost their worker too often' .. seen_by(hosts)
+        .. ', and none was done in between; the last: ' .. deaths .. ' times (' .. why .. ')'
+    })
+  end)
 end
 
 -- Drops the lease of a worker that is gone, and releases the shard again. Gives it up if too many workers were lost over it:
 -- `unnamed` that had named no rows, or more than `named` that had. A model that can't be loaded is no fault of the shard.
-local function lose(id, shard, why, unnamed, named, most_shards)
+local function lose(id, shard, why, unnamed, named, most_shards, able)
   local at = redis.call('HGET', job_key(id, 'at'), shard) or ''
+  local host = redis.call('HGET', job_key(id, 'where'), shard) or 'unknown'
   local start, stop = at:match('^(%d+)-(%d+)$')
-  for _, part in ipairs({'held', 'live', 'at'}) do redis.call('HDEL', job_key(id, part), shard) end
+  for _, part in ipairs({'held', 'live', 'at', 'where'}) do redis.call('HDEL', job_key(id, part), shard) end
   redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
   if not unfinished(id) then return end
   redis.call('HINCRBY', job_key(id), 'workers_lost', 1)
   redis.call('HSET', job_key(id), 'last_loss', why)
   if at == 'load' then
-    lose_loading(id, why, unnamed)
+    lose_loading(id, host, why, unnamed, able)
     return again(id, shard)
   end
   local deaths = cjson.decode(redis.call('HGET', job_key(id, 'lost'), shard) or '[]')
@@ -58,8 +125,10 @@ local function lose(id, shard, why, unnamed, named, most_shards)
   local with_rows = 0
   for _, death in ipairs(deaths) do with_rows = with_rows + (death[2] and 1 or 0) end
   redis.call('HSET', job_key(id, 'lost'), shard, cjson.encode(deaths))
-  if #deaths - with_rows >= tonumber(unnamed) or with_rows > tonumber(named) then
-    give_up(id, shard, why, #deaths, most_shards)
+  local hosts, without, limit = blame(id, shard, host), #deaths - with_rows, tonumber(unnamed)
+  local too_many = without >= limit or with_rows > tonumber(named)
+  if too_many and (hosts >= needed(able) or without >= ENOUGH * limit or with_rows > ENOUGH * tonumber(named)) then
+    give_up(id, shard, host, why, #deaths, most_shards, able)
   else
     again(id, shard)
   end

@@ -3,21 +3,30 @@
 --   job:{id}           hash: status, task, output, shards, rows, next (the first shard never handed out), counts, error,
 --                      priority, tenant, model; turns (shards handed out, see shard_take.lua), last (when the last one was),
 --                      entered (when it was entered into this Redis), workers_lost, last_loss (how many, why the last);
---                      since a shard was last committed: load_deaths (workers lost over its model), given_up (shards)
+--                      asked (when control was last asked to plan or to finish it)
 --   job:{id}:done      bitmap of committed shards          job:{id}:failed   hash shard -> error (JSON)
 --   job:{id}:again     list of shards to release again     job:{id}:held     hash shard -> attempt that holds its lease
 --   job:{id}:live      hash shard -> rows done so far      job:{id}:errors   hash error code -> error rows
 --   job:{id}:lost      hash shard -> workers lost over it: JSON list of {why, and the rows it named: start, stop}
 --   job:{id}:at        hash shard -> what its attempt says it works on: rows, "start-stop", or "load", its model
 --   job:{id}:tries     hash shard -> transient faults
+--   job:{id}:where     hash shard -> host of the attempt that holds its lease
+--   job:{id}:blamed    hash shard -> hosts that failed at it or were lost over it: JSON {host: times}
+--   job:{id}:against   hash host -> what failed there that may be the job's fault: JSON {done, times}, its shards done then
+--   job:{id}:committed hash host -> when it last committed one of the job's shards
 --   ready:{task}       lanes, "{reach}:{priority}/{tenant}" or, if the two are equal, "{priority}/{tenant}", that have
 --                      shards to hand out, the highest reach first
 --   ready:{task}:{lane}    the lane's jobs by their turns; negative for those that had none yet
+--   order:{task}:{reach}   tenants with a lane there, by their turns: an index of ready:{task} (queue.lua)
+--   warm:{model}       jobs of the model that have shards to hand out, by when they were added
+--   promised:{task}    messages that are being sent
 --   served             hash tenant -> its turns            took:{attempt}    what an attempt was handed out
 --   leases, delayed    shards of all jobs by the time a lease runs out, or a retry is due
 --   notices            ended jobs by the time their webhook is due; notice:{job}: hash of its output and tries
 --   active             jobs that have not ended, by the time they were accepted
 --   worker:{name}      what a supervisor reported (JSON)   workers           names of those that ever reported
+--   health:{name}      how its machine is (JSON)           suspended         hash process -> why it takes no shards (JSON)
+--   swept              when the last sweep was
 --   lock:{name}        the lock's owner                    rates             hash "task model" -> records a second
 --   epoch, rebuilding  the server process that all jobs were entered into; the token of a rebuilding
 
@@ -59,6 +68,7 @@ local function let_go(id, shard, attempt)
   redis.call('HDEL', job_key(id, 'held'), shard)
   redis.call('HDEL', job_key(id, 'live'), shard)
   redis.call('HDEL', job_key(id, 'at'), shard)
+  redis.call('HDEL', job_key(id, 'where'), shard)
   redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
   redis.call('DEL', P .. 'took:' .. attempt)
   return true
@@ -74,8 +84,9 @@ local function finishable(id)
 end
 
 -- Gives the lease of the shard to this attempt.
-local function hold(id, shard, attempt, lease)
+local function hold(id, shard, attempt, host, lease)
   redis.call('HSET', job_key(id, 'held'), shard, attempt)
+  redis.call('HSET', job_key(id, 'where'), shard, host)
   redis.call('ZADD', P .. 'leases', now() + tonumber(lease), id .. '/' .. shard)
   redis.call('HSETNX', job_key(id), 'started', now())
 end

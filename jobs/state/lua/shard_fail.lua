@@ -1,6 +1,11 @@
--- Gives the shard up for this error (JSON); the job goes on. Returns whether to finish the job.
+-- The attempt failed for what may be the shard's fault: this error (JSON). Gives the shard up if enough hosts saw it fail, and
+-- releases it again after `delay` seconds if not. Returns whether the attempt had its lease still, whether the shard is given
+-- up, whether to finish the job, and whether the host is suspect.
 -- needs: queue, losses
-local job, shard, attempt, error = unpack(ARGV)
-if not let_go(job, shard, attempt) then return 0 end
-fail_shard(job, shard, error)
-return finishable(job) and 1 or 0
+local job, shard, attempt, host, error, delay, able = unpack(ARGV)
+if not let_go(job, shard, attempt) then return {0, 0, 0, 0} end
+local hosts, another = blame(job, shard, host)
+local given_up = hosts >= needed(able)
+if given_up then fail_shard(job, shard, error) else put_back(job, shard, delay) end
+local suspect = not another and others_succeed(job, host)
+return {1, given_up and 1 or 0, finishable(job) and 1 or 0, suspect and 1 or 0}

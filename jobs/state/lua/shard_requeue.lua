@@ -1,11 +1,12 @@
--- Drops the lease; the shard is released again, after `delay` seconds if any. Returns whether to finish the job.
--- needs: queue
-local job, shard, attempt, delay = unpack(ARGV)
-if not let_go(job, shard, attempt) then return 0 end
-if tonumber(delay) > 0 then
-  redis.call('HINCRBY', job_key(job, 'tries'), shard, 1)
-  redis.call('ZADD', P .. 'delayed', now() + tonumber(delay), job .. '/' .. shard)
-else
-  again(job, shard)
+-- Drops the lease; the shard is released again, after `delay` seconds if any, which counts as a try. `fault` is 1 if it failed,
+-- rather than was put back. Returns whether to finish the job, and whether the host is suspect.
+-- needs: queue, losses
+local job, shard, attempt, host, fault, delay = unpack(ARGV)
+if not let_go(job, shard, attempt) then return {0, 0} end
+local another, suspect = false, false
+if fault == '1' then
+  _, another = blame(job, shard, host)
+  suspect = not another and others_succeed(job, host)
 end
-return finishable(job) and 1 or 0
+put_back(job, shard, delay)
+return {finishable(job) and 1 or 0, suspect and 1 or 0}

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs.broker import CONTROL_QUEUE
 from jobs.cli.progress import describe
 from jobs.settings import Settings
 from jobs.state import State
@@ -268,7 +269,7 @@ def test_a_lease_that_runs_out_accuses_the_rows_it_named(house: House, classifie
     short = State(house.settings.model_copy(update={"lease_s": 0.05}))
     assert short.shards.take({job.spec.task}, [], "a") == order
     short.shards.set_position(order, "a", (3, 9))
-    wait_for("the lease runs out", lambda: short.shards.sweep()[2] == 1)
+    wait_for("the lease runs out", lambda: short.shards.sweep(CONTROL_QUEUE).expired == 1)
     assert short.shards.deaths(order) == [Death(Loss.LEASE_EXPIRED, 3, 9)]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.broker import task_queue
+from jobs.broker import CONTROL_QUEUE, task_queue
 from jobs.state import State, WarmLimits
 from schemas.manifest import JobStatus
 from schemas.plan import ShardOrder
@@ -181,7 +181,7 @@ def test_a_tenant_that_ended_all_its_jobs_is_forgotten(floor: Floor) -> None:
     job = floor.job(3, tenant="a")
     floor.work(3)
     floor.state.jobs.finish(job, JobStatus.SUCCEEDED)
-    floor.state.shards.sweep()
+    floor.state.shards.sweep(CONTROL_QUEUE)
     assert floor.state._redis.hgetall("nightshift:served") == {}
 
 
@@ -236,12 +236,12 @@ def test_a_paused_job_hands_out_nothing_and_goes_on(floor: Floor) -> None:
     in_hand = floor.take()
     assert in_hand is not None
     assert floor.state.jobs.pause(job)
-    assert not floor.state.jobs.pause(job)
+    assert floor.state.jobs.pause(job), "asked twice, it is answered twice"
     assert floor.state.shards.tickets_missing(TASK, 4, "none") == 0
     assert floor.take() is None
     assert floor.state.shards.renew(in_hand, "a1", 1) == "paused"
     assert not floor.state.shards.commit(in_hand, "a1", 1, {})
-    assert floor.state.shards.sweep()[0] == []
+    assert floor.state.shards.sweep(CONTROL_QUEUE).finish == []
     progress = floor.state.jobs.progress(job)
     assert progress is not None
     assert (progress.status, progress.finishable, progress.waits_for) == (JobStatus.PAUSED, False, None)
@@ -255,7 +255,7 @@ def test_a_shard_put_back_by_a_paused_job_waits_with_it(floor: Floor) -> None:
     order = floor.take()
     assert order is not None
     floor.state.jobs.pause(job)
-    assert not floor.state.shards.requeue(order, "a1")
+    assert not floor.state.shards.requeue(order, "a1").finish
     assert floor.take() is None
     floor.state.jobs.resume(job)
     assert floor.work(5) == [job]
@@ -268,7 +268,7 @@ def test_a_paused_job_whose_last_shard_is_done_ends(floor: Floor) -> None:
     assert order is not None
     floor.state.jobs.pause(job)
     assert floor.state.shards.commit(order, "a1", 1, {})
-    assert floor.state.shards.sweep()[0] == [job]
+    assert floor.state.shards.sweep(CONTROL_QUEUE).finish == [(job, "/out/")]
 
 
 def test_a_paused_job_can_be_cancelled(floor: Floor) -> None:
@@ -276,7 +276,7 @@ def test_a_paused_job_can_be_cancelled(floor: Floor) -> None:
     floor.state.jobs.pause(job)
     assert floor.state.jobs.cancel(job)
     assert not floor.state.jobs.resume(job)
-    assert floor.state.shards.sweep()[0] == [job]
+    assert floor.state.shards.sweep(CONTROL_QUEUE).finish == [(job, "/out/")]
 
 
 def test_a_job_paused_while_it_is_planned_starts_paused(floor: Floor) -> None:

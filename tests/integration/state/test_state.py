@@ -1,6 +1,7 @@
 """State in a real Redis: each transition, and each thing that can come twice or late."""
 
 import re
+from functools import partial
 from importlib.resources import files
 from itertools import count, islice
 from unittest.mock import Mock
@@ -8,9 +9,11 @@ from unittest.mock import Mock
 import pytest
 import redis
 
+from jobs.broker import CONTROL_QUEUE
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.state.connection import Connection, Script
+from jobs.state.shards import Swept
 from schemas.errors import ServiceUnavailable
 from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus
@@ -50,11 +53,14 @@ def taken(state: State, most: int = 100, attempt: str = "") -> list[tuple[str, i
 def test_messages_are_sent_for_a_window_of_what_waits(state: State) -> None:
     running(state)
     assert state.shards.tickets_missing(TASK, 3, QUEUE) == 3
+    assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0, "another is about to send them"
     state._redis.rpush(QUEUE, "a", "b", "c")
+    state.shards.tickets_sent(TASK, 3)
     assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0
     state._redis.lpop(QUEUE)
     assert taken(state, 1) == [("job", 0)]
     assert state.shards.tickets_missing(TASK, 3, QUEUE) == 1
+    state.shards.tickets_sent(TASK, 1)
     assert taken(state, 8) == [("job", shard) for shard in range(1, 9)]
     assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0, "one shard waits, two messages are there"
     state._redis.delete(QUEUE)
@@ -140,23 +146,30 @@ def test_a_delayed_shard_waits_for_the_sweep(state: State) -> None:
     running(state, shards=1)
     taken(state, 1, "a")
     state.shards.requeue(order(0), "a", 1000)
-    state.shards.sweep()
+    state.shards.sweep(CONTROL_QUEUE)
     assert taken(state) == []
     assert state.shards.tries(order(0)) == 1
     state._redis.zincrby("nightshift:delayed", -2000, "job/0")
-    state.shards.sweep()
+    state.shards.sweep(CONTROL_QUEUE)
     assert taken(state) == [("job", 0)]
+
+
+def sweep_into(found: list[Swept], state: State) -> int:
+    found.append(state.shards.sweep(CONTROL_QUEUE))
+    return found[-1].expired
 
 
 def test_a_lease_that_runs_out_is_released_again_then_given_up(state: State, settings: Settings) -> None:
     short = State(settings.model_copy(update={"lease_s": 0.05, "max_lost": 2}))
     running(short, shards=1)
+    expired: list[Swept] = []
     for attempt in ("a", "b"):
         assert taken(short, 1, attempt) == [("job", 0)]
-        wait_for("the lease runs out", lambda: short.shards.sweep()[2] == 1)
+        wait_for("the lease runs out", partial(sweep_into, expired, short))
     assert taken(short) == []
     assert short.jobs.failed_shards("job")[0].code == "worker_lost"
-    assert short.shards.sweep()[0] == ["job"]
+    assert expired[-1].finish == [("job", "/out/")]
+    assert short.shards.sweep(CONTROL_QUEUE).finish == [], "control was asked just now"
     assert short.shards.renew(order(0), "a", 1) == "lost"
 
 
@@ -165,7 +178,7 @@ def test_a_late_commit_of_a_lost_shard_counts(state: State, settings: Settings) 
     short = State(settings.model_copy(update={"lease_s": 0.05, "max_lost": 1}))
     running(short, shards=1)
     taken(short, 1, "a")
-    wait_for("the lease runs out", lambda: short.shards.sweep()[2] == 1)
+    wait_for("the lease runs out", lambda: short.shards.sweep(CONTROL_QUEUE).expired == 1)
     assert 0 in short.jobs.failed_shards("job")
     assert short.shards.commit(order(0), "a", 10, {})
     assert short.jobs.failed_shards("job") == {}
@@ -175,13 +188,13 @@ def test_cancel_stops_releases_and_waits_for_the_shards_in_hand(state: State) ->
     running(state)
     taken(state, 1, "a")
     assert state.jobs.cancel("job")
-    assert not state.jobs.cancel("job")
+    assert state.jobs.cancel("job"), "asked twice, it is answered twice"
     assert taken(state) == []
     assert state.shards.renew(order(0), "a", 1) == "cancelling"
     progress = state.jobs.progress("job")
     assert progress is not None
     assert not progress.finishable
-    assert state.shards.requeue(order(0), "a")
+    assert state.shards.requeue(order(0), "a").finish
     assert taken(state) == []
     assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0
 
@@ -223,13 +236,13 @@ def test_locks(state: State) -> None:
     assert state.locks.take("x", "you", 10)
 
 
-def test_the_window_follows_the_workers(state: State) -> None:
+def test_the_window_follows_the_workers(state: State, settings: Settings) -> None:
     assert state.workers.window("text") == 2
     state.workers.report("one", ["text", "control"], 4)
     state.workers.report("two", ["vision"], 8)
-    assert state.workers.window("text") == 8
+    assert State(settings).workers.window("text") == 8
     state.workers.forget("one")
-    assert state.workers.window("text") == 2
+    assert State(settings).workers.window("text") == 2
 
 
 def test_redis_away_is_tried_four_times_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,13 +277,13 @@ def test_nothing_is_left_of_an_ended_job_but_what_expires(state: State, settings
     expired: list[int] = []
 
     def both() -> bool:
-        expired.append(short.shards.sweep()[2])
+        expired.append(short.shards.sweep(CONTROL_QUEUE).expired)
         return sum(expired) == 2
 
     wait_for("the leases run out", both)
     short.shards.commit(order(0), "a", 1, {"x": 1})
     left = [key for key in short._redis.scan_iter("nightshift:*") if short._redis.ttl(key) < 0]
-    assert left == []
+    assert left == ["nightshift:swept"]
 
 
 @pytest.mark.parametrize("name", sorted(file.name for file in (files("jobs.state") / "lua").iterdir()))
@@ -300,14 +313,14 @@ def test_a_user_with_our_keys_alone_is_enough(settings: Settings, state: State) 
     url = settings.redis_url.get_secret_value().replace("://", "://narrow:pw@", 1)
     narrow = State(Settings(redis_url=url))
     running(narrow, shards=3)
-    narrow.workers.report("one", ["text"], 1)
+    narrow.workers.report("one", ["text"], 1, host=settings.host)
     assert narrow.shards.tickets_missing(TASK, 3, QUEUE) == 3
     assert taken(narrow, 2, "a") == [("job", 0)] * 2
     narrow.shards.set_position(order(0), "a", (0, 5))
     assert narrow.shards.lost(order(0), "a", Loss.TIMEOUT) == (True, False)
     assert taken(narrow, 1, "b") == [("job", 0)]
     assert not narrow.shards.commit(order(0), "b", 1, {})
-    narrow.shards.sweep()
+    narrow.shards.sweep(CONTROL_QUEUE)
     assert narrow.jobs.cancel("job")
     narrow.webhooks.add("job", "/out/")
     assert narrow.webhooks.take_due(60) == [("job", "/out/")]

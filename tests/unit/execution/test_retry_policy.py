@@ -14,7 +14,8 @@ from schemas.errors import (
     Transient,
     Unreadable,
 )
-from workers.execution.retry_policy import CAP_S, FailJob, FailShard, PutBack, decide
+from schemas.manifest import ErrorInfo
+from workers.execution.retry_policy import CAP_S, NEVER, FailJob, FailShard, PutBack, decide
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ from workers.execution.retry_policy import CAP_S, FailJob, FailShard, PutBack, d
         (InputChanged("x"), 0, "shard"),
         (Permanent("x"), 0, "job"),
         (NotFound("x"), 0, "job"),
-        (AccessDenied("x"), 0, PutBack(0.5)),
+        (AccessDenied("x"), 0, FailJob(ErrorInfo(code="access_denied", message="x"), NEVER, 0.5)),
         (AccessDenied("x"), 11, "job"),
         (ValueError("x"), 0, PutBack(0.5)),
         (ValueError("x"), 2, "shard"),
