@@ -40,13 +40,18 @@ class Metrics:
             "nightshift_worker_processes", "Worker processes by group.", ["group"], registry=self.registry
         )
 
+        self.suspended = Gauge(
+            "nightshift_worker_processes_suspended", "Worker processes that take no shards for now, by group.",
+            ["group"], registry=self.registry,
+        )  # fmt: skip
+
     def refresh(self, service: Service) -> None:
         """Set the gauges to what Redis knows."""
         try:
-            statuses, shards, processes = service.ask(_counts)
+            statuses, shards, processes, suspended = service.ask(_counts)
         except ServiceUnavailable:
             self.redis.set(0)
-            for gauge in (self.jobs, self.processes):
+            for gauge in (self.jobs, self.processes, self.suspended):
                 gauge.clear()
             self.shards.set(float("nan"))
             return
@@ -57,9 +62,10 @@ class Metrics:
                 self.jobs.labels(status).set(statuses[status])
         for group in Group:
             self.processes.labels(group).set(processes[group])
+            self.suspended.labels(group).set(suspended[group])
 
 
-def _counts(state: State) -> tuple[Counts[str], int, Counts[str]]:
+def _counts(state: State) -> tuple[Counts[str], int, Counts[str], Counts[str]]:
     statuses: Counts[str] = Counts()
     shards = 0
     for id in state.jobs.active():
@@ -68,10 +74,12 @@ def _counts(state: State) -> tuple[Counts[str], int, Counts[str]]:
             statuses[progress.status] += 1
             shards += progress.shards_running
     processes: Counts[str] = Counts()
+    suspended: Counts[str] = Counts()
     for worker in state.workers.alive():
         for group in worker.groups:
             processes[group] += worker.processes
-    return statuses, shards, processes
+            suspended[group] += len(worker.suspended)
+    return statuses, shards, processes, suspended
 
 
 @router.get("/healthz")

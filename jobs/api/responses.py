@@ -253,6 +253,7 @@ class WorkerView(BaseModel):
     groups: list[str]
     devices: list[str] = Field(description="`cpu`, or `cuda:0` and so on.")
     processes: int
+    suspended: int = Field(description="Processes that take no shards for now: so many failed on them, not elsewhere.")
     work: list[WorkView] = Field(description="The shards in hand of the jobs that you may see.")
 
 

@@ -30,4 +30,7 @@ def _worker(info: WorkerInfo, asked: Asked) -> WorkerView:
         work.append(
             WorkView(job=job.id, task=job.spec.task, model=job.model, shard=order["shard"], shards=order["shards"])
         )
-    return WorkerView(name=info.name, groups=info.groups, devices=info.devices, processes=info.processes, work=work)
+    return WorkerView(
+        name=info.name, groups=info.groups, devices=info.devices, processes=info.processes,
+        suspended=len(info.suspended), work=work,
+    )  # fmt: skip

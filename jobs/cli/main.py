@@ -30,6 +30,7 @@ COMMANDS = {
     "pause": ("pause", "Hold a job back; shards in hand are finished."),
     "continue": ("pause", "Let a paused job go on."),
     "worker": ("worker", "Run shards for a deployment."),
+    "workers": ("workers", "The workers of a deployment, and which of them take no shards, and why."),
     "api": ("api", "Serve the HTTP API."),
     "token": ("token", "Make, list and revoke the API's tokens."),
     "tasks": ("tasks", "The tasks, with parameters."),

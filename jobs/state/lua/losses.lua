@@ -75,8 +75,11 @@ local function seen_by(hosts)
   return hosts > 1 and (' on ' .. hosts .. ' machines') or ''
 end
 
--- A worker was lost while it loaded the model, and no other has got further than loading.
-local function lose_loading(id, host, why, most, able)
+-- A worker was lost while it loaded the model, and no other has got further than loading. `at_once` has the machines and
+-- jobs that this was noted of in the same sweep: a machine that dies loses all its workers for one cause.
+local function lose_loading(id, host, why, most, able, at_once)
+  if at_once[id .. ' ' .. host] then return end
+  at_once[id .. ' ' .. host] = true
   if redis.call('HLEN', job_key(id, 'held')) > redis.call('HLEN', job_key(id, 'at')) then return end
   for _, what in ipairs(redis.call('HVALS', job_key(id, 'at'))) do
     if what ~= 'load' then return end
@@ -107,7 +110,7 @@ end
 
 -- Drops the lease of a worker that is gone, and releases the shard again. Gives it up if too many workers were lost over it:
 -- `unnamed` that had named no rows, or more than `named` that had. A model that can't be loaded is no fault of the shard.
-local function lose(id, shard, why, unnamed, named, most_shards, able)
+local function lose(id, shard, why, unnamed, named, most_shards, able, at_once)
   local at = redis.call('HGET', job_key(id, 'at'), shard) or ''
   local host = redis.call('HGET', job_key(id, 'where'), shard) or 'unknown'
   local start, stop = at:match('^(%d+)-(%d+)$')
@@ -117,7 +120,7 @@ local function lose(id, shard, why, unnamed, named, most_shards, able)
   redis.call('HINCRBY', job_key(id), 'workers_lost', 1)
   redis.call('HSET', job_key(id), 'last_loss', why)
   if at == 'load' then
-    lose_loading(id, host, why, unnamed, able)
+    lose_loading(id, host, why, unnamed, able, at_once)
     return again(id, shard)
   end
   local deaths = cjson.decode(redis.call('HGET', job_key(id, 'lost'), shard) or '[]')

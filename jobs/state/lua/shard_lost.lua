@@ -2,5 +2,5 @@
 -- needs: queue, losses
 local job, shard, attempt, why, max_unnamed, max_named, max_shards, able = unpack(ARGV)
 if redis.call('HGET', job_key(job, 'held'), shard) ~= attempt then return {0, 0} end
-lose(job, shard, why, max_unnamed, max_named, max_shards, able)
+lose(job, shard, why, max_unnamed, max_named, max_shards, able, {})
 return {1, finishable(job) and 1 or 0}

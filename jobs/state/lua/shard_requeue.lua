@@ -5,7 +5,7 @@ local job, shard, attempt, host, fault, delay = unpack(ARGV)
 if not let_go(job, shard, attempt) then return {0, 0} end
 local another, suspect = false, false
 if fault == '1' then
-  _, another = blame(job, shard, host)
+  another = select(2, blame(job, shard, host))
   suspect = not another and others_succeed(job, host)
 end
 put_back(job, shard, delay)

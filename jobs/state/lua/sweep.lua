@@ -5,7 +5,7 @@
 -- needs: queue, losses
 local queue = unpack(KEYS)
 local max_unnamed, max_named, max_shards, able, lease, gap_s, ask_s = unpack(ARGV)
-local time, expired, able_by_task = now(), 0, cjson.decode(able)
+local time, expired, able_by_task, at_once = now(), 0, cjson.decode(able), {}
 local function parted(member)
   return member:match('^(.*)/(%d+)$')
 end
@@ -19,7 +19,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', time,
     local id, shard = parted(member)
     expired = expired + 1
     local hosts = able_by_task[redis.call('HGET', job_key(id), 'task') or ''] or 1
-    lose(id, shard, 'lease_expired', max_unnamed, max_named, max_shards, hosts)
+    lose(id, shard, 'lease_expired', max_unnamed, max_named, max_shards, hosts, at_once)
   end
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', time, 'LIMIT', 0, 1000)) do
