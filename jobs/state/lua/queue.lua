@@ -72,12 +72,21 @@ local function make_ready(id)
   if place.model ~= '' then redis.call('ZADD', P .. 'warm:' .. place.model, 'NX', now(), id) end
 end
 
+-- Returns the highest priority of the tenant's lanes of the reach, or nil if it has none.
+local function top_priority(ready, reach, tenant)
+  local lanes = {}
+  for at = 0, 9 do lanes[at + 1] = lane_name(reach, at, tenant) end
+  local found = redis.call('ZMSCORE', ready, unpack(lanes))
+  for at = 9, 0, -1 do
+    if found[at + 1] then return at end
+  end
+end
+
 -- Removes the tenant from those of the task and the reach, if it has no lane there.
 local function leave_order(place)
-  for priority = 0, 9 do
-    if redis.call('ZSCORE', ready_key(place), lane_name(place.reach, priority, place.tenant)) then return end
+  if not top_priority(ready_key(place), place.reach, place.tenant) then
+    redis.call('ZREM', order_key(place.task, place.reach), place.tenant)
   end
-  redis.call('ZREM', order_key(place.task, place.reach), place.tenant)
 end
 
 -- Removes the job from those that have shards to hand out.

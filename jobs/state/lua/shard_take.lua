@@ -17,8 +17,8 @@ for _, model in ipairs(models) do held[model] = true end
 if #able > 1 then
   for _, job in ipairs(cjson.decode(avoid)) do passed[job] = true end
 end
--- How many tenants, and jobs of each, are looked at.
-local LOOK = 16
+-- How many tenants, and jobs of each, are looked at; tenants with equally few turns; and jobs of a held model.
+local LOOK, EQUALS, WARM = 16, 4, 4
 
 -- Returns whether the shard failed on this host, and one of the others hasn't tried it.
 local function to_leave(id, shard)
@@ -83,18 +83,14 @@ local function find_lanes(tenant, reach, among)
   local priority = nil
   for _, task in ipairs(among) do
     local ready, order = P .. 'ready:' .. task, order_key(task, reach)
-    if redis.call('ZSCORE', order, tenant.name) then
-      local found = false
-      for at = 9, 0, -1 do
-        local lane = lane_name(reach, at, tenant.name)
-        if redis.call('ZSCORE', ready, lane) then
-          found = true
-          if not priority or at > priority then priority, tenant.lanes = at, {} end
-          if at == priority then table.insert(tenant.lanes, ready .. ':' .. lane) end
-          break
-        end
+    if #among == 1 or redis.call('ZSCORE', order, tenant.name) then
+      local at = top_priority(ready, reach, tenant.name)
+      if not at then
+        redis.call('ZREM', order, tenant.name)
+      elseif not priority or at >= priority then
+        if at ~= priority then priority, tenant.lanes = at, {} end
+        table.insert(tenant.lanes, ready .. ':' .. lane_name(reach, at, tenant.name))
       end
-      if not found then redis.call('ZREM', order, tenant.name) end
     end
   end
   return #tenant.lanes > 0
@@ -165,8 +161,8 @@ end
 -- Returns the job whose turn it is. Of tenants with equally few turns the one with the oldest job is first.
 local function fair_job(order, reach, among)
   local best, age
-  for _, tenant in ipairs(order) do
-    if best and tenant.turns > best.tenant.turns then break end
+  for i, tenant in ipairs(order) do
+    if best and (tenant.turns > best.tenant.turns or i > EQUALS) then break end
     local job = find_lanes(tenant, reach, among) and job_of(tenant)
     local accepted = job and number_of(job.id, 'accepted')
     if job and (not best or accepted < age) then best, age = job, accepted end
@@ -183,7 +179,7 @@ local function before(fair, id, reach, among, is_new)
     redis.call('ZREM', P .. 'warm:' .. place.model, id)
     return nil
   end
-  if passed[id] or tonumber(place.reach) ~= reach then return nil end
+  if passed[id] or tonumber(place.reach) ~= reach or (is_new and turns >= 0) then return nil end
   local tenant = {name = place.tenant}
   tenant.turns = tonumber(redis.call('ZSCORE', order_key(place.task, place.reach), tenant.name) or '')
   if not tenant.turns or tenant.turns - fair.tenant.turns > warm_shards then return nil end
@@ -192,7 +188,7 @@ local function before(fair, id, reach, among, is_new)
   for _, of_tenant in ipairs(tenant.lanes) do urgent = urgent or of_tenant == lane end
   if not urgent then return nil end
   local first = jobs_of(tenant, 1)[1]
-  local passes_new = turns >= 0 and (is_new or first.turns < 0)
+  local passes_new = turns >= 0 and first.turns < 0
   local passes_many = first.turns >= 0 and turns - first.turns > warm_shards
   if passes_new or passes_many then return nil end
   return {id = id, turns = turns, tenant = tenant, lane = lane}
@@ -206,10 +202,10 @@ local function instead_of(fair, reach, among)
   if #models == 0 or held[place_of(fair.id).model] or waited > (is_new and new_s or warm_s) then return fair end
   local best
   for i = 1, math.min(#models, LOOK) do
-    for _, id in ipairs(redis.call('ZRANGE', P .. 'warm:' .. models[i], 0, LOOK - 1)) do
+    for _, id in ipairs(redis.call('ZRANGE', P .. 'warm:' .. models[i], 0, WARM - 1)) do
       local job = before(fair, id, reach, among, is_new)
-      if job and (not best or job.tenant.turns < best.tenant.turns
-        or (job.tenant.turns == best.tenant.turns and job.turns < best.turns)) then best = job end
+      if job and (not best or job.tenant.turns < best.tenant.turns) then best = job end
+      if job then break end
     end
   end
   return best or fair
