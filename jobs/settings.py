@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     max_seconds: float = Field(4 * 3600, gt=0, description="Seconds of a sound at most.")
 
     worker: str = Field("", description="Set by a supervisor for its processes: its name.")
+    slot: int = Field(0, description="Set by a supervisor for its processes: which of them it is.")
     serves: list[str] = Field([], description="Set by a supervisor for its processes: the tasks they run.")
     stop_file: Path | None = Field(None, description="Set by a supervisor for its processes: appears when to stop.")
     work_folder: Path | None = Field(None, description="Set by a supervisor for its processes: what they do.")

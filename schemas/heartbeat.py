@@ -7,6 +7,7 @@ follows: the process, and the attempt it works on.
 """
 
 import struct
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,11 +28,12 @@ _TIME = struct.Struct("=d")
 
 
 class WorkInHand(BaseModel):
-    """The attempt that a process works on."""
+    """The attempt that a process works on. `slot` says which of its supervisor's processes it is."""
 
     model_config = ConfigDict(frozen=True)
 
     pid: int
+    slot: int = 0
     order: ShardOrder
     attempt: str
 
@@ -56,3 +58,11 @@ def place_of(stage: str) -> int:
 
 def time_to_bytes(time: float) -> bytes:
     return _TIME.pack(time)
+
+
+def failures_file(folder: Path, slot: int) -> Path:
+    """Return the file that has a line for each failure in a row of a slot's processes that may be its machine's fault.
+
+    It outlives them: a process that was lost can't remember that it was.
+    """
+    return folder / f"{slot}.failures"

@@ -165,16 +165,22 @@ class Shards:
         text = f"{work[0]}-{work[1]}" if isinstance(work, tuple) else work or ""
         return bool(self._of(order, "shard_set_position", attempt=attempt, position=text))
 
-    def lost(self, order: ShardOrder, attempt: str, why: Loss) -> tuple[bool, bool]:
-        """Note that the attempt's process is gone. Return whether it still held its lease, and whether the job is to be
-        finished."""
-        held, finish = self._of(order, "shard_lost", attempt=attempt, why=why, able=self._able(order), **self._losses)
-        return bool(held), bool(finish)
+    def lost(self, order: ShardOrder, attempt: str, why: Loss) -> Verdict:
+        """Note that the attempt's process is gone. The verdict `stands` if it still held its lease."""
+        held, finish, suspect = self._of(
+            order, "shard_lost", attempt=attempt, why=why, able=self._able(order), **self._losses
+        )
+        return Verdict(bool(held), bool(finish), bool(suspect))
 
     def deaths(self, order: ShardOrder) -> list[Death]:
         """Return the losses of workers over this shard, in order."""
         found = json.loads(self._redis.hget(job_key(order.job, "lost"), str(order.shard)) or "[]")
         return [Death(Loss(why), *rows) for why, *rows in found]
+
+    def is_confirmed(self, order: ShardOrder) -> bool:
+        """Return whether another machine failed at this shard before, or there is none that could try it."""
+        seen = json.loads(self._redis.hget(job_key(order.job, "blamed"), str(order.shard)) or "{}")
+        return bool(seen.keys() - {self._host}) or self._able(order) < 2
 
     def tries(self, order: ShardOrder) -> int:
         """Return how often the shard was put back for a fault that should pass."""

@@ -88,7 +88,8 @@ class CeleryProcesses:
             else:
                 threads = str(max(1, (os.cpu_count() or 1) // count))
                 own = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
-            children.append(self._child(f"worker-{index}", "workers.celery_app", queues, own | env))
+            own["NIGHTSHIFT_SLOT"] = str(index)
+            children.append(self._child(f"worker-{index}", "workers.celery_app", queues, env | own))
         if Group.CONTROL in self.groups:  # last: it is ready long before a worker has imported torch
             for index in range(settings.control_processes):
                 children.append(self._child(f"control-{index}", "jobs.control.celery_app", [CONTROL_QUEUE], env))

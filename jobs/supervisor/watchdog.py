@@ -19,7 +19,7 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
-from schemas.heartbeat import PULSE, STAGES, WorkInHand, read_work
+from schemas.heartbeat import PULSE, STAGES, WorkInHand, failures_file, read_work
 from schemas.loss import Loss
 from schemas.plan import ShardOrder
 from schemas.tasks import find_task
@@ -84,14 +84,17 @@ class Watchdog:
     def _lost(self, work: WorkInHand, file: Path) -> None:
         order = work.order
         why = self._ended.get(work.attempt, Loss.WORKER_LOST)
-        held, finish = self._state.shards.lost(order, work.attempt, why)
+        verdict = self._state.shards.lost(order, work.attempt, why)
         file.unlink(missing_ok=True)
         self._ended.pop(work.attempt, None)
-        if not held:
+        if not verdict.stands:
             return
+        if verdict.suspect:  # others do such shards: the process that replaces this one is to know
+            with failures_file(self._folder, work.slot).open("a") as failures:
+                failures.write(f"the process was lost over a shard ({why.value})\n")
         with bound(job=order.job, shard=order.shard, attempt=work.attempt, task=order.task):
             event(_log, "process_lost", logging.WARNING, pid=work.pid, why=why.value)
-        if finish:
+        if verdict.finish:
             self._broker.finish_job(order.job, order.output)
         self._broker.release(self._state, find_task(order.task))
 

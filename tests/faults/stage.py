@@ -87,6 +87,10 @@ class Failpoints:
         """How often each shard of the job was claimed."""
         return Counter(int(line.split()[1]) for line in self._asked() if line.startswith(f"{job} "))
 
+    def claims_by_host(self, job: str) -> Counter[str]:
+        """How many of the job's shards each host claimed."""
+        return Counter(line.split()[2] for line in self._asked() if line.startswith(f"{job} "))
+
     @property
     def in_vain(self) -> int:
         """How many messages found no shard to claim."""
@@ -162,11 +166,11 @@ class Stage:
         self.model = make_stub_model(self.folder / "model")
 
     @contextmanager
-    def worker(self, *arguments: str, **env: str) -> Iterator[Worker]:
-        """A worker, gone with the context, whatever state it is in."""
+    def worker(self, *arguments: str, command: list[str] | None = None, **env: str) -> Iterator[Worker]:
+        """A worker, gone with the context, whatever state it is in. `command` starts it in another way."""
         self._workers += 1
         log = self.folder / f"worker-{self._workers}.log"
-        command = [*NIGHTSHIFT, "worker", *arguments]
+        command = command or [*NIGHTSHIFT, "worker", *arguments]
         own = {"PYTHONPATH": str(self.copy), "FAULTS": str(self.failpoints.folder)} | self.env | env
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -224,14 +228,14 @@ class Stage:
     def ended(self, job: Submitted, bound_s: float = BOUND_S) -> Ended:
         """The job's location at the moment its manifest is there."""
 
-        def there() -> bool:
-            try:
-                return bool(self.storage.stat(child(job.output, MANIFEST)))
-            except NotFound:
-                return False
-
-        wait_for(f"job {job.id} has ended", there, timeout_s=bound_s)
+        wait_for(f"job {job.id} has ended", lambda: self.has_manifest(job), timeout_s=bound_s)
         return Ended.seen(job.output, self.storage)
+
+    def has_manifest(self, job: Submitted) -> bool:
+        try:
+            return bool(self.storage.stat(child(job.output, MANIFEST)))
+        except NotFound:
+            return False
 
     def check(
         self,

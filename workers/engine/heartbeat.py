@@ -65,7 +65,9 @@ class Watch:
 
 
 @contextmanager
-def watched(folder: Path | None, order: ShardOrder, attempt: str, limit_s: float, silence_s: float) -> Iterator[Watch]:
+def watched(
+    folder: Path | None, slot: int, order: ShardOrder, attempt: str, limit_s: float, silence_s: float
+) -> Iterator[Watch]:
     """Keep a heartbeat file while the attempt lasts. Write no file if there is no folder, which a supervisor makes.
 
     `limit_s` is the limit for a step on one record, `silence_s` the limit for code that lets no other thread run.
@@ -73,7 +75,7 @@ def watched(folder: Path | None, order: ShardOrder, attempt: str, limit_s: float
     if folder is None:
         yield Watch()
         return
-    work = WorkInHand(pid=os.getpid(), order=order, attempt=attempt)
+    work = WorkInHand(pid=os.getpid(), slot=slot, order=order, attempt=attempt)
     name, making = folder / f"{work.pid}.work", folder / f"{work.pid}.new"
     try:
         making.write_bytes(work.to_bytes())

@@ -125,6 +125,16 @@ class ShardRun:
                 code=self._unexpected[0].code,
             )
 
+    @property
+    def unexpected(self) -> RecordError | None:
+        """The first error that no record of this shard should have caused."""
+        return self._unexpected[0] if self._unexpected else None
+
+    @property
+    def answered(self) -> bool:
+        """Whether a record of this shard was answered."""
+        return self._answered
+
     def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
         """Run the stages one after the other. For a few rows, threads would cost more than the overlap saves."""
         for working, current in self._rounds(read, pool, threads):

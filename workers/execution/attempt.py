@@ -17,7 +17,7 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State, Verdict
 from jobs.storage.job_folder import JobFolder
-from schemas.errors import AlreadyExists, NightshiftError, ServiceUnavailable
+from schemas.errors import AlreadyExists, NightshiftError, ServiceUnavailable, Transient
 from schemas.layout import part_name
 from schemas.plan import ShardOrder
 from schemas.report import ShardReport
@@ -28,6 +28,7 @@ from workers.engine.runner import ShardRun
 from workers.execution.lease import Lease
 from workers.execution.process import Process
 from workers.execution.retry_policy import Decision, FailJob, FailShard, PutBack, decide, jitter
+from workers.execution.self_check import device_fault
 from workers.execution.suspension import resumed, suspended
 from workers.io.part_writer import PartWriter
 from workers.models.device import DEVICE_LOST
@@ -68,7 +69,7 @@ def run_attempt(attempt: Attempt) -> Outcome:
     order, settings = attempt.order, attempt.process.settings
     limits = settings.record_timeout_s, settings.silence_s
     with bound(job=order.job, shard=order.shard, attempt=attempt.id, task=order.task):
-        with watched(settings.work_folder, order, attempt.id, *limits) as watch:
+        with watched(settings.work_folder, settings.slot, order, attempt.id, *limits) as watch:
             outcome = _told(attempt, watch)
         report = outcome.report
         event(
@@ -105,8 +106,10 @@ def _judge(attempt: Attempt, outcome: Outcome, verdict: Verdict) -> None:
     """Note in the breaker whether this machine did the shard, or failed at what others do."""
     process, job = attempt.process, attempt.order.job
     if outcome.report is not None:
-        was_open = process.breaker.is_open
+        was_clear, was_open = not process.breaker.failures, process.breaker.is_open
         process.breaker.succeeded(job)
+        if not was_clear:
+            process.forget_failures()
         if was_open:
             resumed(process)
     elif verdict.suspect:
@@ -171,6 +174,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     held.load_s = 0.0
     with PartWriter(job.output_schema) as writer:
         run.run(shard, job.reader, job.task_columns, writer, careful)
+        _check_unexpected(run, attempt)
         report = run.report(
             job=order.job,
             shard=order.shard,
@@ -194,3 +198,15 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     seconds = time.monotonic() - attempt.started - loaded_now
     process.note_rate(job, report.rows / max(seconds, 1e-3))
     return Outcome("committed", report=report)
+
+
+def _check_unexpected(run: ShardRun, attempt: Attempt) -> None:
+    """Raise Transient if records failed as none should, and this machine may be at fault: others are to try them."""
+    process = attempt.process
+    if run.unexpected is None:
+        return
+    why = device_fault(process.models.device)
+    if why is None and not run.answered and not process.state.shards.is_confirmed(attempt.order):
+        why = f"no record could be done on this machine; the first error: {run.unexpected.message}"
+    if why is not None:
+        raise Transient(why)

@@ -6,7 +6,7 @@ half-open   the while is over, and the machine looks sound: one shard is taken, 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 #: Suspect failures in a row that open it.
@@ -52,6 +52,11 @@ class Breaker:
         """Open it at once: the machine is known to be unsound."""
         self.failures = max(self.failures, FAILURES - 1)
         self.failed(why)
+
+    def recall(self, failures: Sequence[str]) -> None:
+        """Take up the failures of processes that this one replaces."""
+        for why in failures:
+            self.failed(why)
 
     def succeeded(self, job: str) -> None:
         """Close it."""

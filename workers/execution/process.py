@@ -18,6 +18,7 @@ from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
 from schemas import __version__
+from schemas.heartbeat import failures_file
 from workers.execution.breaker import Breaker
 from workers.execution.job_context import JobContext
 from workers.models.cache import ModelCache
@@ -40,6 +41,7 @@ class Process:
         self.name = f"{settings.host}-{os.getpid()}"
         self.stop_file: Path | None = settings.stop_file
         self.breaker = Breaker()
+        self.breaker.recall(self._failures_before())
         #: Whether this machine was found fit since the process began; since when the process is suspended, in Unix
         #: seconds; the folder of the job that failed here last.
         self.is_checked = False
@@ -73,6 +75,17 @@ class Process:
         if now - self._noted.get(key, -RATE_EVERY_S) >= RATE_EVERY_S:
             self._noted = {**self._noted, key: now} if len(self._noted) < REMEMBERED_JOBS else {key: now}
             self.state.jobs.note_rate(*key, rows_per_s)
+
+    def _failures_before(self) -> list[str]:
+        """Return why the processes failed that this one replaces, if none of them did a shard since."""
+        folder = self.settings.work_folder
+        file = failures_file(folder, self.settings.slot) if folder is not None else None
+        return file.read_text().splitlines() if file is not None and file.exists() else []
+
+    def forget_failures(self) -> None:
+        """Forget the failures of the processes that this one replaced."""
+        if self.settings.work_folder is not None:
+            failures_file(self.settings.work_folder, self.settings.slot).unlink(missing_ok=True)
 
     @property
     def is_stopping(self) -> bool:

@@ -15,7 +15,7 @@ _MEMORY_BYTES = 128 << 20
 
 def unfit(device: torch.device, folder: JobFolder | None = None) -> str | None:
     """Return why this machine shouldn't take a shard, or None. `folder` is of a job whose shards it ran."""
-    return _disk() or _memory() or _device(device) or (_storage(folder) if folder is not None else None)
+    return _disk() or _memory() or device_fault(device) or (_storage(folder) if folder is not None else None)
 
 
 def _disk() -> str | None:
@@ -39,8 +39,8 @@ def _memory() -> str | None:
     return None
 
 
-def _device(device: torch.device) -> str | None:
-    """Multiply small whole numbers, whose products any device has exactly."""
+def device_fault(device: torch.device) -> str | None:
+    """Return what is wrong with the device, or None. Any device multiplies small whole numbers exactly."""
     try:
         left = torch.arange(64, dtype=torch.float32, device=device).reshape(8, 8)
         trace = int((left @ left.T).trace().item())

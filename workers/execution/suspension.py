@@ -21,6 +21,8 @@ def wait_until_fit(process: Process) -> bool:
     """
     if process.is_checked and not process.breaker.is_open:
         return True
+    if process.breaker.is_open and process.suspended_since is None:
+        suspended(process)  # by the failures of processes that this one replaces
     while not process.is_stopping:
         left = process.breaker.wait_s
         if left > 0:

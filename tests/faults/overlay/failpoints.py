@@ -24,6 +24,8 @@ FOLDER = Path(os.environ["FAULTS"])
 DELIVERIES = int(os.environ.get("FAULTS_DELIVERIES", "1"))
 CLOCK_S = float(os.environ.get("FAULTS_CLOCK_S", "0"))
 
+HOST = os.environ.get("NIGHTSHIFT_HOST", "")
+
 _shard: int | None = None
 
 
@@ -55,11 +57,11 @@ def _act(action: str) -> None:
 _take, _commit, _create, _send = Shards.take, Shards.commit, Storage.create, Broker._send
 
 
-def _taken(self: Shards, tasks: Any, models: Any, attempt: str) -> Any:
+def _taken(self: Shards, tasks: Any, models: Any, attempt: str, *more: Any) -> Any:
     global _shard
-    order = _take(self, tasks, models, attempt)
+    order = _take(self, tasks, models, attempt, *more)
     with (FOLDER / "claims").open("a") as file:
-        file.write(f"{order.job} {order.shard}\n" if order else "nothing\n")
+        file.write(f"{order.job} {order.shard} {HOST}\n" if order else "nothing\n")
     if order is not None:
         _shard = order.shard
         reach("claimed")

@@ -101,7 +101,7 @@ def attempts(house: House, job: AcceptedJob, why: Loss = Loss.WORKER_LOST) -> tu
         try:
             return run_attempt(Attempt(order, f"a{number}", house.process)), deaths
         except Died:
-            assert house.state.shards.lost(order, f"a{number}", why)[0]
+            assert house.state.shards.lost(order, f"a{number}", why).stands
             deaths = house.state.shards.deaths(order)
     raise AssertionError("the search does not end")
 
@@ -171,7 +171,7 @@ def test_shards_given_up_in_a_row_fail_the_job(house: House, classifier: Path, t
     def give_up(shard: int) -> None:
         for number in range(house.settings.max_lost):
             order, attempt = house.take(job, shard, f"dies-{shard}-{number}")
-            assert house.state.shards.lost(order, attempt, Loss.MEMORY_EXCEEDED)[0]
+            assert house.state.shards.lost(order, attempt, Loss.MEMORY_EXCEEDED).stands
 
     for shard in range(4):
         give_up(shard)
@@ -201,7 +201,7 @@ def test_deaths_over_a_model_that_others_can_load_count_nothing(house: House, cl
         for _ in range(times):
             first = house.take(job, 0, "dies")
             assert house.state.shards.set_position(*first, "load")
-            assert house.state.shards.lost(*first, Loss.WORKER_LOST) == (True, False)
+            assert house.state.shards.lost(*first, Loss.WORKER_LOST).stands is True
 
     second = house.take(job, 1, "works")
     die(10)
@@ -219,7 +219,7 @@ def test_deaths_over_a_model_that_others_can_load_count_nothing(house: House, cl
     assert house.state.shards.set_position(*first, "load")
     third = house.take(job, 2, "dies")
     assert house.state.shards.set_position(*third, "load")
-    assert house.state.shards.lost(*third, Loss.WORKER_LOST)[0]
+    assert house.state.shards.lost(*third, Loss.WORKER_LOST).stands
     assert house.state.jobs.status(job.id) is JobStatus.FAILING
 
 
@@ -258,8 +258,8 @@ def test_what_is_put_back_is_no_death(
     house.state.shards.requeue(order, "b")
     assert not house.state.shards.set_position(order, "b", (3, 9))
     assert house.take(job, 0, "c") == (order, "c")
-    assert house.state.shards.lost(order, "b", Loss.WORKER_LOST) == (False, False)
-    assert house.state.shards.lost(order, "c", Loss.WORKER_LOST) == (True, False)
+    assert house.state.shards.lost(order, "b", Loss.WORKER_LOST).stands is False
+    assert house.state.shards.lost(order, "c", Loss.WORKER_LOST).stands is True
     assert house.state.shards.deaths(order) == [Death(Loss.WORKER_LOST)]
 
 

@@ -14,6 +14,9 @@ import failpoints
 from schemas.tasks.noise import TASK, Params
 from workers.handler import Handler, Loaded, Piece, Prediction, Record
 
+#: How this worker's device is broken, if it is.
+DEVICE = os.environ.get("FAULTS_DEVICE", "")
+
 
 class Noise(Handler[Params]):
     task = TASK
@@ -36,6 +39,10 @@ class Noise(Handler[Params]):
 
     def infer(self, pieces: Sequence[Piece]) -> torch.Tensor:
         self._batches += 1
+        if DEVICE == "fails":
+            raise RuntimeError("the device is broken")
+        if DEVICE == "dies":
+            os._exit(1)
         failpoints.reach(f"batch-{self._batches}")
         time.sleep(self.params.batch_ms / 1000)
         if self.params.fits is not None and len(pieces) > self.params.fits:
