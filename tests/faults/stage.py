@@ -3,7 +3,7 @@
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,12 +165,15 @@ class Stage:
         self.storage = Storage()
         self.model = make_stub_model(self.folder / "model")
 
+    def worker(self, *arguments: str, **env: str) -> AbstractContextManager[Worker]:
+        """A worker, gone with the context, whatever state it is in."""
+        return self.started([*NIGHTSHIFT, "worker", *arguments], **env)
+
     @contextmanager
-    def worker(self, *arguments: str, command: list[str] | None = None, **env: str) -> Iterator[Worker]:
-        """A worker, gone with the context, whatever state it is in. `command` starts it in another way."""
+    def started(self, command: list[str], **env: str) -> Iterator[Worker]:
+        """The worker that this command starts."""
         self._workers += 1
         log = self.folder / f"worker-{self._workers}.log"
-        command = command or [*NIGHTSHIFT, "worker", *arguments]
         own = {"PYTHONPATH": str(self.copy), "FAULTS": str(self.failpoints.folder)} | self.env | env
         with log.open("ab") as output:
             process = subprocess.Popen(

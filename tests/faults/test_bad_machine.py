@@ -48,7 +48,8 @@ def nine(stage: Stage, bad: list[str] | None, **env: str) -> Iterator[None]:
         stack.enter_context(stage.worker("--groups", "text,control", NIGHTSHIFT_HOST="good-0"))
         for number in range(1, GOOD):
             stack.enter_context(stage.worker("--groups", "text", NIGHTSHIFT_HOST=f"good-{number}"))
-        stack.enter_context(stage.worker("--groups", "text", command=bad, NIGHTSHIFT_HOST="bad", **env))
+        command = bad or [*NIGHTSHIFT, "worker", "--groups", "text"]
+        stack.enter_context(stage.started(command, NIGHTSHIFT_HOST="bad", **env))
         wait_for("nine report", lambda: len(stage.state.workers.alive()) == GOOD + 1, timeout_s=240)
         yield
 
