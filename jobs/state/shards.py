@@ -128,22 +128,23 @@ class Shards:
         told = json.dumps(errors)
         return bool(self._of(order, "shard_commit", attempt=attempt, host=self._host, rows=rows, errors=told))
 
-    def requeue(self, order: ShardOrder, attempt: str, delay_s: float = 0, *, fault: bool = False) -> Verdict:
-        """Drop the lease; the shard is released again, after the delay. `fault`: the attempt failed."""
-        finish, suspect = self._of(
-            order, "shard_requeue", attempt=attempt, host=self._host, fault=int(fault), delay=delay_s
-        )
-        return Verdict(True, bool(finish), bool(suspect))
+    def requeue(self, order: ShardOrder, attempt: str, delay_s: float = 0) -> bool:
+        """Drop the lease; the shard is released again, after the delay. Return True if the job is to be finished."""
+        return bool(self._of(order, "shard_requeue", attempt=attempt, delay=delay_s))
 
     def fail(
-        self, order: ShardOrder, attempt: str, error: ErrorInfo, delay_s: float = 0, *, confirmed: bool = True
-    ) -> Verdict:
-        """Give the shard up; the job goes on. Unless it is `confirmed`, another machine must have seen it fail too, if
-        there is another: until then the shard is released again after the delay."""
-        able = 1 if confirmed else self._able(order)
+        self, order: ShardOrder, attempt: str, error: ErrorInfo, kind: str = "", times: int = 1, delay_s: float = 0,
+        *, is_certain: bool = True,
+    ) -> Verdict:  # fmt: skip
+        """Give the shard up, if a fault of this kind happened so many times; the job goes on.
+
+        Unless one machine is to be believed (`is_certain`), another must have seen it too, if there is another. Until
+        then the shard is released again after the delay.
+        """
+        able = 1 if is_certain else self._able(order)
         told = self._of(
-            order, "shard_fail", attempt=attempt, host=self._host, error=error.model_dump_json(), delay=delay_s,
-            able=able,
+            order, "shard_fail", attempt=attempt, host=self._host, error=error.model_dump_json(),
+            kind=kind or error.code, most=times, delay=delay_s, able=able,
         )  # fmt: skip
         return Verdict(*map(bool, told[1:]))
 
@@ -151,8 +152,8 @@ class Shards:
         """Fail the job for this error, if it happened so many times since a shard was last committed, and on another
         machine too if there is one. Until then the shard is released again after the delay."""
         told = self._of(
-            order, "shard_refuse", attempt=attempt, host=self._host, error=error.model_dump_json(), most=times,
-            delay=delay_s, able=self._able(order),
+            order, "shard_refuse", attempt=attempt, host=self._host, error=error.model_dump_json(), code=error.code,
+            most=times, delay=delay_s, able=self._able(order),
         )  # fmt: skip
         return Verdict(*map(bool, told[1:]))
 

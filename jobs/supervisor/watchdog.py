@@ -107,7 +107,7 @@ class Watchdog:
         """Give back the shards of processes that were ended because this worker stops. No loss is counted."""
         for file in self._folder.glob("*.work"):
             found = read_work(_read(file))
-            if found is not None and self._state.shards.requeue(found[0].order, found[0].attempt).finish:
+            if found is not None and self._state.shards.requeue(found[0].order, found[0].attempt):
                 self._broker.finish_job(found[0].order.job, found[0].order.output)
 
 

@@ -146,8 +146,10 @@ def _carried_out(decision: Decision, state: State, order: ShardOrder, id: str) -
     if isinstance(decision, FailJob):
         return state.shards.refuse(order, id, decision.error, decision.times, decision.delay_s)
     if isinstance(decision, FailShard):
-        return state.shards.fail(order, id, decision.error, decision.delay_s, confirmed=decision.certain)
-    return state.shards.requeue(order, id, decision.delay_s, fault=decision.delay_s > 0)
+        return state.shards.fail(
+            order, id, decision.error, decision.kind, decision.times, decision.delay_s, is_certain=decision.certain
+        )
+    return Verdict(stands=True, finish=state.shards.requeue(order, id), suspect=False)
 
 
 @contextmanager

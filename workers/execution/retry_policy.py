@@ -27,21 +27,21 @@ NEVER = 1_000_000_000
 
 @dataclass(frozen=True)
 class PutBack:
-    """Release the shard again after `delay_s` seconds. 0 means at once, and is no fault and no try."""
-
-    delay_s: float
+    """Release the shard again at once. It is no fault and no try."""
 
 
 @dataclass(frozen=True)
 class FailShard:
-    """Give up on the shard; the job goes on, and ends as failed.
+    """Give up on the shard, if a fault of this kind happened so many times; the job goes on, and ends as failed.
 
-    Unless that is `certain`, another machine must have seen it fail too, if there is one; until then it is released
-    again after `delay_s` seconds.
+    Unless that is `certain`, another machine must have seen it fail so too, if there is one. Until then the shard is
+    released again after `delay_s` seconds.
     """
 
     error: ErrorInfo
-    delay_s: float = 0.0
+    kind: str
+    times: int
+    delay_s: float
     certain: bool = False
 
 
@@ -67,20 +67,19 @@ def decide(error: Exception, tries: int, max_tries: int, jitter: float) -> Decis
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     if isinstance(error, Interrupted):
-        return PutBack(0)
+        return PutBack()
     delay = _backoff(tries, jitter)
     # Credentials expire and are renewed, so refused access is final only if it stays refused.
     if isinstance(error, AccessDenied):
         return FailJob(_info(error), 1 if tries + 1 >= max_tries else NEVER, delay)
     if isinstance(error, Permanent | NotFound | AlreadyExists | SpecError):
         return FailJob(_info(error), 1, delay)
+    kind = type(error).__name__
     if isinstance(error, Unreadable):
-        return FailShard(_info(error), certain=True)
-    known = isinstance(error, Transient | ServiceUnavailable)
+        return FailShard(_info(error), kind, 1, 0.0, certain=True)
     # An unforeseen error (a full disk, a defect) gets three tries, and never fails the whole job.
-    if tries + 1 >= (max_tries if known else 3):
-        return FailShard(_info(error), delay)
-    return PutBack(delay)
+    times = max_tries if isinstance(error, Transient | ServiceUnavailable) else 3
+    return FailShard(_info(error), kind, times, delay)
 
 
 def _info(error: Exception) -> ErrorInfo:

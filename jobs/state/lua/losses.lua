@@ -18,29 +18,36 @@ local function count_of(hosts)
   return count
 end
 
--- Notes that the host failed at the shard. Returns how many hosts did so far, and whether another did before this one.
-local function blame(id, shard, host)
+-- Notes that the host failed at the shard, in this way. Returns how often that happened, on how many hosts, and whether
+-- another host failed at it in any way.
+local function blame(id, shard, host, kind)
   local key = job_key(id, 'blamed')
-  local hosts = cjson.decode(redis.call('HGET', key, shard) or '{}')
-  hosts[host] = (hosts[host] or 0) + 1
-  redis.call('HSET', key, shard, cjson.encode(hosts))
+  local seen = cjson.decode(redis.call('HGET', key, shard) or '{}')
+  seen[host] = seen[host] or {}
+  seen[host][kind] = (seen[host][kind] or 0) + 1
+  redis.call('HSET', key, shard, cjson.encode(seen))
   redis.call('EXPIRE', key, EVIDENCE_S)
-  local count = count_of(hosts)
-  return count, count > 1
+  local total, hosts = 0, 0
+  for _, kinds in pairs(seen) do
+    if kinds[kind] then total, hosts = total + kinds[kind], hosts + 1 end
+  end
+  return total, hosts, count_of(seen) > 1
 end
 
 -- Notes a fault that may be the job's: its model ends workers, its shards are given up, its input is refused. Fails the job
--- if there were `most` since a shard was last committed, on enough hosts. Returns whether it did.
-local function hold_against(id, host, most, able, err)
+-- if there were `most` with this code since a shard was last committed, on enough hosts. Returns whether it did.
+local function hold_against(id, host, code, most, able, err)
   local key, done = job_key(id, 'against'), number_of(id, 'done')
-  local mine = cjson.decode(redis.call('HGET', key, host) or '{}')
+  local mine = cjson.decode(redis.call('HGET', key, host .. ' ' .. code) or '{}')
   local times = mine.done == done and mine.times or 0
-  redis.call('HSET', key, host, cjson.encode({done = done, times = times + 1}))
+  redis.call('HSET', key, host .. ' ' .. code, cjson.encode({done = done, times = times + 1}))
   redis.call('EXPIRE', key, EVIDENCE_S)
-  local total, hosts = 0, 0
-  for _, seen in ipairs(redis.call('HVALS', key)) do
-    seen = cjson.decode(seen)
-    if seen.done == done then total, hosts = total + seen.times, hosts + 1 end
+  local total, hosts, found = 0, 0, redis.call('HGETALL', key)
+  for i = 1, #found, 2 do
+    local seen = cjson.decode(found[i + 1])
+    if seen.done == done and found[i]:sub(-#code - 1) == ' ' .. code then
+      total, hosts = total + seen.times, hosts + 1
+    end
   end
   if total < tonumber(most) or hosts < needed(able) then return false end
   return halt(id, 'failing', err(total, hosts))
@@ -84,7 +91,7 @@ local function lose_loading(id, host, why, most, able, at_once)
   for _, what in ipairs(redis.call('HVALS', job_key(id, 'at'))) do
     if what ~= 'load' then return end
   end
-  hold_against(id, host, most, able, function(times, hosts)
+  hold_against(id, host, 'model', most, able, function(times, hosts)
     return cjson.encode({
       code = 'model',
       message = 'the worker process was lost ' .. times .. ' times in a row' .. seen_by(hosts)
@@ -99,7 +106,7 @@ local function give_up(id, shard, host, why, deaths, most, able)
   fail_shard(id, shard, cjson.encode({
     code = code, message = 'the worker was lost ' .. deaths .. ' times while it ran this shard'
   }))
-  hold_against(id, host, most, able, function(times, hosts)
+  hold_against(id, host, code, most, able, function(times, hosts)
     return cjson.encode({
       code = code,
       message = times .. ' shards in a row lost their worker too often' .. seen_by(hosts)
@@ -128,7 +135,8 @@ local function lose(id, shard, why, unnamed, named, most_shards, able, at_once)
   local with_rows = 0
   for _, death in ipairs(deaths) do with_rows = with_rows + (death[2] and 1 or 0) end
   redis.call('HSET', job_key(id, 'lost'), shard, cjson.encode(deaths))
-  local hosts, without, limit = blame(id, shard, host), #deaths - with_rows, tonumber(unnamed)
+  local _, hosts = blame(id, shard, host, 'lost')
+  local without, limit = #deaths - with_rows, tonumber(unnamed)
   local too_many = without >= limit or with_rows > tonumber(named)
   if too_many and (hosts >= needed(able) or without >= ENOUGH * limit or with_rows > ENOUGH * tonumber(named)) then
     give_up(id, shard, host, why, #deaths, most_shards, able)

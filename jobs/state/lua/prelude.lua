@@ -11,8 +11,8 @@
 --   job:{id}:at        hash shard -> what its attempt says it works on: rows, "start-stop", or "load", its model
 --   job:{id}:tries     hash shard -> transient faults
 --   job:{id}:where     hash shard -> host of the attempt that holds its lease
---   job:{id}:blamed    hash shard -> hosts that failed at it or were lost over it: JSON {host: times}
---   job:{id}:against   hash host -> what failed there that may be the job's fault: JSON {done, times}, its shards done then
+--   job:{id}:blamed    hash shard -> hosts that failed at it or were lost over it: JSON {host: {kind of fault: times}}
+--   job:{id}:against   hash "host code" -> faults there that may be the job's: JSON {done, times}, its shards done then
 --   job:{id}:committed hash host -> when it last committed one of the job's shards
 --   ready:{task}       lanes, "{reach}:{priority}/{tenant}" or, if the two are equal, "{priority}/{tenant}", that have
 --                      shards to hand out, the highest reach first

@@ -1,11 +1,12 @@
--- The attempt failed for what may be the job's fault: this error (JSON). Fails the job if there were `most` such faults since a
--- shard was last committed, on enough hosts; else releases the shard again after `delay` seconds. Returns whether the attempt
--- had its lease still, whether the job fails, whether to finish it, and whether the host is suspect.
+-- The attempt failed for what may be the job's fault: this error (JSON), whose code is `code`. Fails the job if there were
+-- `most` such faults since a shard was last committed, on enough hosts; else releases the shard again after `delay` seconds.
+-- Returns whether the attempt had its lease still, whether the job fails, whether to finish it, and whether the host is
+-- suspect.
 -- needs: queue, losses
-local job, shard, attempt, host, error, most, delay, able = unpack(ARGV)
+local job, shard, attempt, host, error, code, most, delay, able = unpack(ARGV)
 if not let_go(job, shard, attempt) then return {0, 0, 0, 0} end
-local _, another = blame(job, shard, host)
-local failed = hold_against(job, host, most, able, function() return error end)
+local _, _, another = blame(job, shard, host, code)
+local failed = hold_against(job, host, code, most, able, function() return error end)
 if not failed then put_back(job, shard, delay) end
 local suspect = not another and others_succeed(job, host)
 return {1, failed and 1 or 0, finishable(job) and 1 or 0, suspect and 1 or 0}

@@ -92,6 +92,11 @@ def _sent(self: Broker, *args: Any) -> None:
 Shards.take, Shards.commit, Storage.create = _taken, _told, _created  # type: ignore[method-assign, assignment]
 Broker._send = _sent  # type: ignore[method-assign, assignment]
 
+if os.environ.get("FAULTS_ON_DISK"):  # parts are written to a temporary file at once, however small they are
+    import workers.io.part_writer
+
+    workers.io.part_writer.IN_MEMORY = 1
+
 if CLOCK_S:
     _time = time.time
     time.time = lambda: _time() + CLOCK_S

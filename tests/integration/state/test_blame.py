@@ -83,12 +83,12 @@ def test_a_shard_that_failed_here_waits_for_another_machine(hosts: Hosts) -> Non
     started(bad, shards=2)
     first, second = take(bad, "a"), take(bad, "b")
     for order, attempt in ((first, "a"), (second, "b")):
-        assert not bad.shards.fail(order, attempt, ERROR, confirmed=False).stands
+        assert not bad.shards.fail(order, attempt, ERROR, is_certain=False).stands
     with pytest.raises(LeftToOthers):
         bad.shards.take([TASK], [], "c")
     assert {take(good, "d").shard, take(good, "e").shard} == {0, 1}
-    assert good.shards.fail(first, "d", ERROR, confirmed=False).stands, "two saw it"
-    assert good.shards.requeue(second, "e", fault=True).stands
+    assert good.shards.fail(first, "d", ERROR, is_certain=False).stands, "two saw it"
+    assert not good.shards.fail(second, "e", ERROR, "another kind", is_certain=False).stands, "two, each another thing"
     assert take(bad, "f") == second, "both saw it fail: either may try"
 
 
@@ -158,7 +158,7 @@ def test_deaths_on_one_machine_are_not_enough(hosts: Hosts) -> None:
         bad.shards.lost(order, f"a{number}", Loss.WORKER_LOST)
         assert bad.jobs.failed_shards("job") == {}
     assert take(good, "b") == order
-    bad._redis.hset("nightshift:job:job:blamed", "0", '{"bad": 5}')
+    bad._redis.hset("nightshift:job:job:blamed", "0", '{"bad": {"lost": 5}}')
     good.shards.lost(order, "b", Loss.WORKER_LOST)
     assert good.jobs.failed_shards("job")[0].code == "worker_lost"
 

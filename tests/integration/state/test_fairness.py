@@ -255,7 +255,7 @@ def test_a_shard_put_back_by_a_paused_job_waits_with_it(floor: Floor) -> None:
     order = floor.take()
     assert order is not None
     floor.state.jobs.pause(job)
-    assert not floor.state.shards.requeue(order, "a1").finish
+    assert not floor.state.shards.requeue(order, "a1")
     assert floor.take() is None
     floor.state.jobs.resume(job)
     assert floor.work(5) == [job]

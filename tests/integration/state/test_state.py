@@ -194,7 +194,7 @@ def test_cancel_stops_releases_and_waits_for_the_shards_in_hand(state: State) ->
     progress = state.jobs.progress("job")
     assert progress is not None
     assert not progress.finishable
-    assert state.shards.requeue(order(0), "a").finish
+    assert state.shards.requeue(order(0), "a")
     assert taken(state) == []
     assert state.shards.tickets_missing(TASK, 3, QUEUE) == 0
 

@@ -18,16 +18,25 @@ from schemas.manifest import ErrorInfo
 from workers.execution.retry_policy import CAP_S, NEVER, FailJob, FailShard, PutBack, decide
 
 
+def passing(code: str, kind: str, delay_s: float) -> FailShard:
+    """Twelve of these give up the shard, if more than one machine sees them."""
+    return FailShard(ErrorInfo(code=code, message="x"), kind, 12, delay_s)
+
+
 @pytest.mark.parametrize(
     ("error", "tries", "expected"),
     [
-        (ShuttingDown("x"), 0, PutBack(0)),
-        (LeaseLost("x"), 99, PutBack(0)),
-        (JobEnded("x"), 0, PutBack(0)),
-        (Transient("x"), 0, PutBack(0.5)),
-        (Transient("x"), 3, PutBack(4.0)),
-        (Transient("x"), 10, PutBack(CAP_S / 2)),
-        (ServiceUnavailable("x"), 1, PutBack(1.0)),
+        (ShuttingDown("x"), 0, PutBack()),
+        (LeaseLost("x"), 99, PutBack()),
+        (JobEnded("x"), 0, PutBack()),
+        (Transient("x"), 0, passing("transient", "Transient", 0.5)),
+        (Transient("x"), 3, passing("transient", "Transient", 4.0)),
+        (Transient("x"), 10, passing("transient", "Transient", CAP_S / 2)),
+        (
+            ServiceUnavailable("x"),
+            1,
+            FailShard(ErrorInfo(code="service_unavailable", message="x"), "ServiceUnavailable", 12, 1.0),
+        ),
         (Transient("x"), 11, "shard"),
         (Unreadable("x"), 0, "shard"),
         (InputChanged("x"), 0, "shard"),
@@ -35,7 +44,7 @@ from workers.execution.retry_policy import CAP_S, NEVER, FailJob, FailShard, Put
         (NotFound("x"), 0, "job"),
         (AccessDenied("x"), 0, FailJob(ErrorInfo(code="access_denied", message="x"), NEVER, 0.5)),
         (AccessDenied("x"), 11, "job"),
-        (ValueError("x"), 0, PutBack(0.5)),
+        (ValueError("x"), 0, FailShard(ErrorInfo(code="internal", message="ValueError: x"), "ValueError", 3, 0.5)),
         (ValueError("x"), 2, "shard"),
     ],
 )
@@ -51,7 +60,7 @@ def test_decisions(error: Exception, tries: int, expected: object) -> None:
 
 def test_jitter_spreads_a_delay_over_its_upper_half() -> None:
     delays = [decide(Transient("x"), 4, 12, jitter) for jitter in (0.0, 0.5, 0.999)]
-    assert [round(d.delay_s, 1) for d in delays if isinstance(d, PutBack)] == [8.0, 12.0, 16.0]
+    assert [round(d.delay_s, 1) for d in delays if isinstance(d, FailShard)] == [8.0, 12.0, 16.0]
 
 
 def test_an_unforeseen_error_keeps_its_class_in_the_message() -> None:
