@@ -8,6 +8,7 @@
     ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
     ├── NotFinished            the job has no manifest yet: its results aren't final
     ├── Permanent              fails the job: trying again would fail again
+    │   └── Damaged            … because an object of the job, or of the catalog, is gone or can't be read
     ├── Transient              the shard is tried again later; not counted against it
     ├── Unreadable             a slice of the input can't be read: its shard fails, the job goes on
     │   └── InputChanged       … because the object is not the one that was planned
@@ -108,6 +109,10 @@ class Permanent(NightshiftError):
         super().__init__(message)
         if code is not None:
             self.code = code
+
+
+class Damaged(Permanent):
+    code = "damaged"
 
 
 class Transient(NightshiftError):

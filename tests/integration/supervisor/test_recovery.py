@@ -344,7 +344,7 @@ def test_an_end_that_redis_was_lost_under_is_not_written(
         return build_manifest(*args)
 
     with monkeypatch.context() as broken:
-        broken.setattr("jobs.control.controller.build_manifest", lost)
+        broken.setattr("jobs.control.finisher.build_manifest", lost)
         house.control.finish_job(job.id, job.output)
     assert not Path(job.output, MANIFEST).exists()
     go_on(house, job)
