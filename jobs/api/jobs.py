@@ -14,7 +14,7 @@ from jobs.api.thread_pools import in_pool
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.base import is_path, normalized
-from jobs.submission.accept import enqueue
+from jobs.submission.accept import check_store, enqueue
 from jobs.submission.retry import accept_retry, nothing_to_retry
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
@@ -84,6 +84,7 @@ def resume(asked: Submitting, id: Id) -> JobDetail:
     """Go on with a job that Redis has forgotten: only what is missing is run. One under way goes on as it is."""
 
     def enter(state: State, job: AcceptedJob) -> bool:
+        check_store(job, asked.service.folder(job))
         enqueue(job, state, asked.service.broker)
         return True  # one that Redis knows goes on as it is
 

@@ -161,8 +161,11 @@ class JobFolder:
         return next(iter(self.storage.list(self.output)), None)
 
     def refuses_overwrite(self) -> bool:
-        """Return whether the store refuses to create `_job.json`, which exists, again."""
-        return self.storage.refuses_overwrite(self.uri(JOB))
+        """Return whether the store refuses to create `_job.json` again. So it did before if the file is gone now."""
+        try:
+            return self.storage.refuses_overwrite(self.uri(JOB))
+        except NotFound:
+            return True
 
     def read_job(self) -> AcceptedJob | None:
         """Return the job that has the location; None if there is none."""
