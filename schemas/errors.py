@@ -3,6 +3,7 @@
     NightshiftError
     ├── SpecError              what was asked for is wrong; nothing was queued
     ├── NotFound, AlreadyExists, AccessDenied    what a store answered about one object
+    │   └── LinkRefused        … because a symbolic link leads to it, out of what may be used
     ├── ServiceUnavailable     Redis can't be reached from here
     ├── StateLost              Redis has forgotten a job that has not ended
     ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
@@ -70,6 +71,10 @@ class AlreadyExists(NightshiftError):
 
 class AccessDenied(NightshiftError):
     code = "access_denied"
+
+
+class LinkRefused(AccessDenied):
+    pass
 
 
 class ServiceUnavailable(NightshiftError):

@@ -119,7 +119,7 @@ class Control:
         there = folder.find_plan()
         if there is not None:
             return there.size()
-        if next(folder.parts(), None) is not None:  # another plan would cut the input elsewhere
+        if folder.committed(job.id, 0).shards:  # another plan would cut the input elsewhere
             raise Damaged(
                 f"{folder.uri(PLAN)} is gone, which the parts beside it belong to; submit the job again at another "
                 "location",

@@ -3,7 +3,7 @@
 import time
 
 from jobs.state import State
-from schemas.errors import AccessDenied, NightshiftError, Permanent, SpecError, Transient
+from schemas.errors import AccessDenied, LinkRefused, NightshiftError, Permanent, SpecError, Transient
 
 #: Seconds at most between two faults that count.
 _LONGEST_S = 300.0
@@ -13,10 +13,12 @@ def may_pass(error: Exception) -> bool:
     """Return whether another try may go well, here or on another host.
 
     So it is while a store is away or refuses these credentials, and with faults that no code foresaw, such as a full
-    disk. What is wrong with the input or the spec stays wrong.
+    disk. What is wrong with the input or the spec stays wrong, a link in it included.
     """
     if isinstance(error, SpecError | Permanent) and isinstance(error.__cause__, NightshiftError):
         return may_pass(error.__cause__)
+    if isinstance(error, LinkRefused):
+        return False
     return isinstance(error, Transient | AccessDenied) or not isinstance(error, NightshiftError)
 
 

@@ -18,7 +18,7 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.catalog import Catalog
 from jobs.submission.accept import enqueue
-from schemas.errors import Damaged, NightshiftError, Transient
+from schemas.errors import Damaged, LinkRefused, NightshiftError, Transient
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
@@ -90,7 +90,7 @@ def _read(catalog: Catalog, id: str) -> Seen:
             return Seen(id, output, Standing.ENDED, job)
         standing = Standing.EMBEDDED if entry.embedded else Standing.UNFINISHED
         return Seen(id, output, standing, job, cancelled=catalog.is_cancelled(id))
-    except Damaged as error:
+    except (Damaged, LinkRefused) as error:
         return Seen(id, output, Standing.UNREADABLE, why=error.message)
     except NightshiftError as error:  # a store that refuses may be set right
         return Seen(id, output, Standing.AWAY, why=error.message)
