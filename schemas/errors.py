@@ -3,12 +3,14 @@
     NightshiftError
     ├── SpecError              what was asked for is wrong; nothing was queued
     ├── NotFound, AlreadyExists, AccessDenied    what a store answered about one object
+    │   └── LinkRefused        … because a symbolic link leads to it, out of what may be used
     ├── ServiceUnavailable     Redis can't be reached from here
     ├── StateLost              Redis has forgotten a job that has not ended
     ├── Unauthenticated, Forbidden, TooManyRequests    what the API answers about who asks
     ├── NotFinished            the job has no manifest yet: its results aren't final
     ├── LeftToOthers           the shards that wait are to be run by other machines
     ├── Permanent              fails the job: trying again would fail again
+    │   └── Damaged            … because an object of the job, or of the catalog, is gone or can't be read
     ├── Transient              the shard is tried again later; not counted against it
     ├── Unreadable             a slice of the input can't be read: its shard fails, the job goes on
     │   └── InputChanged       … because the object is not the one that was planned
@@ -72,6 +74,10 @@ class AccessDenied(NightshiftError):
     code = "access_denied"
 
 
+class LinkRefused(AccessDenied):
+    pass
+
+
 class ServiceUnavailable(NightshiftError):
     code = "service_unavailable"
 
@@ -113,6 +119,10 @@ class Permanent(NightshiftError):
         super().__init__(message)
         if code is not None:
             self.code = code
+
+
+class Damaged(Permanent):
+    code = "damaged"
 
 
 class Transient(NightshiftError):

@@ -15,12 +15,13 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from schemas.errors import Problem, SpecError
+from schemas.errors import Permanent, Problem, SpecError
 from schemas.redaction import masked, shown
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
@@ -30,6 +31,9 @@ Uri = Annotated[str, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(gt=0, lt=2**53)]
 Label = Annotated[str, Field(max_length=256)]
 
+
+#: The context in which stored files are read: another version, which knows more keys, may have written them.
+STORED = {"stored": True}
 
 #: A job's priority unless its spec says otherwise. No tenant's jobs wait for those of another below this one.
 NORMAL_PRIORITY = 5
@@ -125,14 +129,15 @@ class JobSpec(Strict):
         return value
 
     @model_validator(mode="after")
-    def _settle(self) -> "JobSpec":
+    def _settle(self, info: ValidationInfo) -> "JobSpec":
         """Replace an alias by the task's id, and add the defaults of the parameters that are not given."""
         task = find_task(self.task)
         try:
-            params = task.params.model_validate(self.params)
+            params = task.params.model_validate(self.params, extra="allow" if info.context == STORED else None)
         except ValidationError as error:
             raise SpecError(_problems(error, task.params, prefix=("params",))) from None
-        for name, value in {"task": task.id, "params": params.model_dump(mode="json")}.items():
+        settled = params.model_dump(mode="json") | (params.model_extra or {})
+        for name, value in {"task": task.id, "params": settled}.items():
             object.__setattr__(self, name, value)
         known = [column.name for column in task.columns]
         for name in self.input.columns:
@@ -148,7 +153,14 @@ class JobSpec(Strict):
 
     @property
     def task_params(self) -> TaskParams:
-        """The parameters as the task's own type."""
+        """The parameters as the task's own type. Raise Permanent if another version's job has more of them."""
+        unknown = self.params.keys() - self.task_schema.params.model_fields.keys()
+        if unknown:
+            raise Permanent(
+                f"{self.task} has no parameter {', '.join(sorted(unknown))} in this version of Nightshift: a newer one "
+                "accepted the job, and has to run it",
+                code="other_version",
+            )
         return self.task_schema.params.model_validate(self.params)
 
     def column(self, name: str) -> str:

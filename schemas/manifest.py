@@ -67,20 +67,25 @@ class LostSlice(BaseModel):
 
 
 class LostShard(BaseModel):
-    """A shard without a part, and the reason."""
+    """A shard without a part, and the reason.
+
+    A long list of slices is cut: `slices_left_out` more have `rows_left_out` rows. The plan has them all.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     shard: int
     error: ErrorInfo
     slices: tuple[LostSlice, ...]
+    slices_left_out: int = 0
+    rows_left_out: int = 0
 
 
 class Manifest(BaseModel):
     """The end of a job, and its results. It is written once, and last.
 
     `skipped` counts the objects under the input's prefix that were not records, by reason. `parent` is the job that
-    this one retried.
+    this one retried. `version` is that of the Nightshift that wrote it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,3 +108,4 @@ class Manifest(BaseModel):
     seconds: dict[str, float]
     versions: dict[str, list[str]]
     parent: Parent | None = None
+    version: str | None = None

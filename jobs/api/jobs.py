@@ -14,7 +14,8 @@ from jobs.api.thread_pools import in_pool
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.base import is_path, normalized
-from jobs.submission.accept import enqueue
+from jobs.submission.accept import check_store, enqueue
+from jobs.submission.cancel import cancel_job
 from jobs.submission.retry import accept_retry, nothing_to_retry
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
@@ -48,11 +49,10 @@ def _changed(asked: Asked, id: str, change: Callable[[State, AcceptedJob], bool]
 def cancel(asked: Submitting, id: Id) -> JobDetail:
     """Stop a job. Workers leave it at their next batch; the parts that are done stay, named by its manifest."""
 
+    service = asked.service
+
     def stop(state: State, job: AcceptedJob) -> bool:
-        stopped = state.jobs.cancel(job.id)
-        if stopped:
-            asked.service.broker.finish_job(job.id, job.output)
-        return stopped
+        return cancel_job(job.id, job.output, service.catalog, state, service.broker)
 
     return _changed(asked, id, stop, "is not under way, or is being stopped already")
 
@@ -84,6 +84,7 @@ def resume(asked: Submitting, id: Id) -> JobDetail:
     """Go on with a job that Redis has forgotten: only what is missing is run. One under way goes on as it is."""
 
     def enter(state: State, job: AcceptedJob) -> bool:
+        check_store(job, asked.service.folder(job))
         enqueue(job, state, asked.service.broker)
         return True  # one that Redis knows goes on as it is
 

@@ -47,7 +47,7 @@ class ProgressView(BaseModel):
 
 
 class EndView(BaseModel):
-    """How a job ended, by its manifest."""
+    """How a job ended, by its manifest; by Redis if it has none that can be read."""
 
     status: JobStatus
     ended_at: datetime
@@ -73,6 +73,21 @@ class EndView(BaseModel):
             errors=manifest.errors,
             skipped=manifest.skipped,
             error=manifest.error,
+        )
+
+    @classmethod
+    def of_progress(cls, progress: Progress) -> "EndView":
+        return cls(
+            status=progress.status,
+            ended_at=datetime.fromtimestamp(progress.ended or progress.now, UTC),
+            shards=progress.shards,
+            parts=progress.shards_done,
+            lost=progress.shards - progress.shards_done,
+            records=progress.rows_done,
+            error_rows=sum(progress.errors.values()),
+            errors=progress.errors,
+            skipped={},
+            error=progress.error,
         )
 
 

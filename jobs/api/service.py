@@ -22,7 +22,16 @@ from jobs.storage import Storage
 from jobs.storage.catalog import JOB_ID, Catalog
 from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import Accepted, Submitter, enqueue
-from schemas.errors import NightshiftError, NotFound, ServiceUnavailable, TooManyRequests
+from schemas.errors import (
+    AccessDenied,
+    Damaged,
+    NightshiftError,
+    NotFound,
+    Permanent,
+    ServiceUnavailable,
+    TooManyRequests,
+    Transient,
+)
 from schemas.job import AcceptedJob
 
 T = TypeVar("T")
@@ -138,14 +147,21 @@ class Service:
         job = self.catalog.job(id)
         return None if job is None or self.catalog.came_second(job) else job
 
-    def end(self, job: AcceptedJob) -> EndView | None:
-        """Return how the job ended; None if it hasn't."""
+    def end(self, job: AcceptedJob, progress: Progress | None = None) -> EndView | None:
+        """Return how the job ended; None if it hasn't. A job that has no manifest may have ended by its progress."""
 
         def read() -> EndView | None:
             manifest = self.folder(job).read_manifest()
             return None if manifest is None else EndView.of(manifest)
 
-        return self._ends.get(job.id, read)
+        has_ended = progress is not None and progress.status.final
+        try:
+            found = self._ends.get(job.id, read)
+        except Damaged:
+            if not has_ended:
+                raise
+            found = None
+        return EndView.of_progress(progress) if found is None and progress is not None and has_ended else found
 
     def progress(self, job: AcceptedJob) -> tuple[Progress | None, bool]:
         """Return what Redis knows of the job, and whether it answered at all."""
@@ -157,7 +173,7 @@ class Service:
     def view(self, job: AcceptedJob) -> JobView:
         """Return how far the job is: by Redis, or else by what storage knows."""
         progress, answered = self.progress(job)
-        end = self.end(job) if progress is None or progress.status.final else None
+        end = self.end(job, progress) if progress is None or progress.status.final else None
         return JobView.of(job, progress, end, answered)
 
     async def find(self, id: str, who: Principal) -> AcceptedJob:
@@ -176,7 +192,7 @@ class Service:
         progress, answered = await self._progress.of(job.id)
         end = None
         if progress is None or progress.status.final:
-            end = self._ends.known(job.id) or await self.pools.run("quick", who, lambda: self.end(job))
+            end = self._ends.known(job.id) or await self.pools.run("quick", who, lambda: self.end(job, progress))
         return JobView.of(job, progress, end, answered)
 
     def _progress_of(self, jobs: Sequence[str]) -> list[Seen]:
@@ -195,7 +211,10 @@ class Service:
         return Submitted(**dict(self.detail(accepted.job)), found=accepted.found.value)
 
     def check_unfinished(self, job: AcceptedJob) -> None:
-        """Raise Conflict if the job has ended."""
-        end = self.end(job)
+        """Raise Conflict if the job has ended by its manifest, as far as that can be read: Redis has the last word."""
+        try:
+            end = self.end(job)
+        except (AccessDenied, Permanent, Transient):
+            return
         if end is not None:
             raise Conflict(f"job {job.id} has ended: it {end.status}")

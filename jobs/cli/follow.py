@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from jobs.logs import event
 from jobs.state import Progress, State
 from jobs.storage.job_folder import JobFolder
-from schemas.errors import ServiceUnavailable, StateLost
+from schemas.errors import Permanent, ServiceUnavailable, StateLost
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
@@ -23,7 +23,8 @@ def follow(
 ) -> Iterator[Progress | Manifest]:
     """Yield the job's progress a few times a second, and at last its manifest. `alive` may raise to end it.
 
-    Raise StateLost if Redis was emptied and not rebuilt in a minute, ServiceUnavailable if it is away for a minute.
+    Raise Permanent if it ended and has no manifest, StateLost if Redis was emptied and not rebuilt in a minute,
+    ServiceUnavailable if it is away for a minute.
     """
     unavailable_since: float | None = None
     unknown_since: float | None = None
@@ -42,6 +43,8 @@ def follow(
             continue
         if progress is None or progress.status.final:
             manifest = folder.read_manifest()
+            if manifest is None and progress is not None and progress.error is not None:
+                raise Permanent(f"job {job.id} {progress.status}: {progress.error.message}", code=progress.error.code)
             if manifest is None and _within_patience(unknown_since := unknown_since or time.monotonic()):
                 time.sleep(1)  # a worker that finds Redis emptied enters the job again
                 continue

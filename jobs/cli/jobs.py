@@ -14,7 +14,9 @@ from jobs.cli.progress import counted, describe, display
 from jobs.cli.run_job import conclude, json_option, quiet_settings
 from jobs.state import Progress, State, rate_of
 from jobs.storage import Storage
-from jobs.storage.catalog import Catalog
+from jobs.storage.base import normalized
+from jobs.storage.catalog import JOB_ID, Catalog
+from jobs.submission.cancel import cancel_job
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
@@ -51,6 +53,8 @@ def status(job: str | None, as_json: bool) -> None:
             click.echo(f"error    {manifest.error.message}")
     elif progress is not None:
         click.echo(f"status   {progress.status}\nprogress {describe(progress)}")
+        if progress.error is not None:
+            click.echo(f"error    {progress.error.message}")
     else:
         known = "Redis doesn't know it" if settings.redis_url else "there is no deployment here that could know of it"
         click.echo(
@@ -125,14 +129,22 @@ def cancel(job: str) -> None:
     """
     settings = quiet_settings()
     catalog = Catalog(settings.catalog_uri, Storage())
-    found = find_job(job, catalog)
-    manifest = catalog.folder(found.output).read_manifest()
-    if manifest is not None:
-        click.echo(f"job {found.id} has ended already: {manifest.status}", err=True)
+    state = State(settings) if settings.redis_url else None
+    active = None if state is None else _active(job, state)
+    if state is None or active is None:
+        found = find_job(job, catalog)
+        manifest = catalog.folder(found.output).read_manifest()
+        why = "is not under way; nothing to cancel" if manifest is None else f"has ended already: {manifest.status}"
+        click.echo(f"job {found.id} {why}", err=True)
         sys.exit(1)
-    state = State(settings)
-    if not state.jobs.cancel(found.id):
-        click.echo(f"job {found.id} is not under way; nothing to cancel", err=True)
+    if not cancel_job(active.job, active.output, catalog, state, Broker(make_app(settings, "cli"))):
+        click.echo(f"job {active.job} is being stopped already", err=True)
         sys.exit(1)
-    Broker(make_app(settings, "cli")).finish_job(found.id, found.output)
-    click.echo(f"cancelling {found.id}")
+    click.echo(f"cancelling {active.job}")
+
+
+def _active(name: str, state: State) -> Progress | None:
+    """Return the job of this id or output location that Redis has under way, whatever became of its files."""
+    output = None if JOB_ID.fullmatch(name) else normalized(name, "job").rstrip("/")
+    known = (progress for progress in state.jobs.progress_of(state.jobs.active()) if progress is not None)
+    return next((one for one in known if one.job == name or one.output.rstrip("/") == output), None)

@@ -23,8 +23,11 @@ from jobs.submission.validate import Validated, validate, with_full_uris
 from jobs.supervisor.embedded import embedded
 from schemas.errors import SpecError
 from schemas.job import AcceptedJob, JobSpec
-from schemas.manifest import JobStatus, Manifest
+from schemas.manifest import JobStatus, LostShard, Manifest
 from schemas.task import Group, Task
+
+#: Lost shards that a message lists, and slices of each.
+_SHOWN = 10
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for scripts.")
 
@@ -185,6 +188,14 @@ def skipped_words(skipped: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {why}" for why, count in sorted(skipped.items()))
 
 
+def _rows_words(lost: LostShard) -> str:
+    """Return which rows a shard stands for, by the first of its slices."""
+    slices = [one for one in lost.slices if one.rows]
+    words = [f"{one.uri} rows {one.first_row}–{one.first_row + one.rows - 1}" for one in slices[:_SHOWN]]
+    more = len(slices) - len(words) + lost.slices_left_out
+    return ", ".join([*words, f"and {more:,} more"] if more else words)
+
+
 def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
     """Say how the job ended: what was done on standard output, what went wrong on standard error."""
     if as_json:
@@ -200,10 +211,11 @@ def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
         click.echo("skipped: " + skipped_words(manifest.skipped), err=True)
     for code, count in sorted(manifest.errors.items()):
         click.echo(f"{counted(count, 'error row')}: {code}", err=True)
-    for lost in manifest.lost[:10]:
-        rows = ", ".join(f"{s.uri} rows {s.first_row}–{s.first_row + s.rows - 1}" for s in lost.slices if s.rows)
+    for lost in manifest.lost[:_SHOWN]:
+        rows = _rows_words(lost)
         click.echo(f"shard {lost.shard} failed: {lost.error.message}{f' ({rows})' if rows else ''}", err=True)
-    if len(manifest.lost) > 10:
-        click.echo(f"… and {len(manifest.lost) - 10} more failed shards, see {job.output}_manifest.json", err=True)
+    if len(manifest.lost) > _SHOWN:
+        more = len(manifest.lost) - _SHOWN
+        click.echo(f"… and {more:,} more failed shards, see {job.output}_manifest.json", err=True)
     if not nothing_to_retry(manifest):
         click.echo(f"to run again what has no answer: nightshift retry {job.output}", err=True)

@@ -1,59 +1,96 @@
 """How did a job end? Its manifest says so, made from the footers of its parts."""
 
+import logging
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from jobs.control.lost_shards import lost_shards
+from jobs.logs import event
+from jobs.parallel_map import parallel_map
 from jobs.state import Progress
+from jobs.storage import ObjectInfo
 from jobs.storage.job_folder import JobFolder
+from schemas import __version__
+from schemas.errors import Damaged, NotFound, Permanent, Transient
 from schemas.job import AcceptedJob
-from schemas.manifest import ErrorInfo, JobStatus, LostShard, LostSlice, Manifest, Part
+from schemas.layout import PLAN, part_name
+from schemas.manifest import ErrorInfo, JobStatus, LostShard, Manifest, Part
+from schemas.report import ShardReport
+
+_log = logging.getLogger(__name__)
+#: Parts that are looked for at once.
+_READERS = 32
 
 
-def build_manifest(job: AcceptedJob, progress: Progress, failed: dict[int, ErrorInfo], folder: JobFolder) -> Manifest:
-    """Return the manifest of a job that runs no more shards."""
-    parts: list[Part] = []
-    errors: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
-    versions: dict[str, set[str]] = {}
-    for info, report in folder.reports():
-        if report is None:
-            continue
-        parts.append(
-            Part(
-                name=info.uri.rsplit("/", 1)[-1],
-                shard=report.shard,
-                rows=report.rows,
-                bytes=info.size,
-                etag=info.etag,
-                error_rows=report.error_rows,
-            )
+@dataclass
+class _Parts:
+    """The parts of a job, by shard, and what their reports add up to."""
+
+    found: dict[int, Part] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    versions: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, info: ObjectInfo, report: ShardReport) -> None:
+        self.found[report.shard] = Part(
+            name=info.uri.rsplit("/", 1)[-1],
+            shard=report.shard,
+            rows=report.rows,
+            bytes=info.size,
+            etag=info.etag,
+            error_rows=report.error_rows,
         )
-        errors.update(report.errors)
-        seconds.update(report.seconds)
+        self.errors.update(report.errors)
+        self.seconds.update(report.seconds)
         for name, version in report.versions.items():
-            versions.setdefault(name, set()).add(version)
-    done = {part.shard for part in parts}
-    lost = _lost_shards(folder, {n: e for n, e in failed.items() if n not in done})
-    plan = folder.find_plan()
+            self.versions.setdefault(name, set()).add(version)
+
+
+def build_manifest(
+    job: AcceptedJob,
+    progress: Progress,
+    failed: dict[int, ErrorInfo],
+    folder: JobFolder,
+    give_up: Callable[[], bool] = lambda: True,
+) -> Manifest:
+    """Return the manifest of a job that runs no more shards.
+
+    `give_up` is asked if parts can't be found that were written. Raise Transient if it says to look again later.
+    """
+    parts = _Parts()
+    for info, report in folder.reports(job.id, progress.shards):
+        if report is not None:
+            parts.add(info, report)
+    error = progress.error
+    gone = _look_by_name(parts, progress, failed, folder)
+    if gone:
+        if not give_up():
+            raise Transient(f"{len(gone)} parts aren't found: {gone[min(gone)].message}")
+        error = error or _gone_error(gone, folder)
+    lost = {number: why for number, why in (failed | gone).items() if number not in parts.found}
+    skipped, listed, plan_error = _of_plan(folder, lost, progress)
     return Manifest(
         job=job.id,
-        status=_final_status(progress, len(done)),
-        error=progress.error,
+        status=_final_status(progress, len(parts.found)),
+        error=error or plan_error,
         task=job.spec.task,
         prediction_version=job.spec.task_schema.version,
         model=job.model,
         accepted_at=job.accepted_at,
         ended_at=datetime.now(UTC),
         shards=progress.shards,
-        rows=sum(part.rows for part in parts),
-        error_rows=sum(errors.values()),
-        errors=dict(errors),
-        skipped={} if plan is None else plan.skipped(),
-        parts=parts,
-        lost=lost,
-        seconds={name: round(value, 3) for name, value in seconds.items()},
-        versions={name: sorted(found) for name, found in versions.items()},
+        rows=sum(part.rows for part in parts.found.values()),
+        error_rows=sum(parts.errors.values()),
+        errors=dict(parts.errors),
+        skipped=skipped,
+        parts=[parts.found[shard] for shard in sorted(parts.found)],
+        lost=listed,
+        seconds={name: round(value, 3) for name, value in parts.seconds.items()},
+        versions={name: sorted(found) for name, found in parts.versions.items()},
         parent=job.parent,
+        version=__version__,
     )
 
 
@@ -64,13 +101,56 @@ def _final_status(progress: Progress, done: int) -> JobStatus:
     return JobStatus.SUCCEEDED if complete else JobStatus.FAILED
 
 
-def _lost_shards(folder: JobFolder, failed: dict[int, ErrorInfo]) -> list[LostShard]:
-    """Return the failed shards, with the input rows that they stand for in the plan."""
-    if not failed:
-        return []
-    found = []
-    for shard in folder.plan().shards(min(failed)):
-        if shard.shard in failed:
-            slices = tuple(LostSlice(uri=s.uri, first_row=s.source_row, rows=s.rows) for s in shard.slices)
-            found.append(LostShard(shard=shard.shard, error=failed[shard.shard], slices=slices))
-    return found
+def _look_by_name(
+    parts: _Parts, progress: Progress, failed: dict[int, ErrorInfo], folder: JobFolder
+) -> dict[int, ErrorInfo]:
+    """Look for each part that was written and that the listing lacks. Return the shards whose part isn't there."""
+    if progress.status not in (JobStatus.RUNNING, JobStatus.PAUSED):
+        return {}
+
+    def look(shard: int) -> tuple[ObjectInfo, ShardReport] | ErrorInfo:
+        name = part_name(shard, progress.shards)
+        gone = ErrorInfo(code="part_missing", message=f"{folder.uri(name)} was written, and is gone")
+        try:
+            return folder.find_part(name, progress.job) or gone
+        except Permanent as error:
+            return ErrorInfo(code=error.code, message=error.message)
+
+    absent = [shard for shard in range(progress.shards) if shard not in parts.found and shard not in failed]
+    gone: dict[int, ErrorInfo] = {}
+    for shard, seen in zip(absent, parallel_map(look, absent, _READERS), strict=True):
+        if isinstance(seen, ErrorInfo):
+            gone[shard] = seen
+        else:
+            parts.add(*seen)
+    return gone
+
+
+def _gone_error(gone: dict[int, ErrorInfo], folder: JobFolder) -> ErrorInfo:
+    first = gone[min(gone)]
+    return ErrorInfo(
+        code=first.code,
+        message=f"{len(gone):,} of the parts that were written can't be found, the first of them: {first.message}. "
+        f"Run their records again with: nightshift retry {folder.output}",
+    )
+
+
+def _of_plan(
+    folder: JobFolder, lost: dict[int, ErrorInfo], progress: Progress
+) -> tuple[dict[str, int], list[LostShard], ErrorInfo | None]:
+    """Return what the plan skipped, and the lost shards with their rows. A plan that can't be read knows of neither.
+
+    Then return an error too, if shards were lost.
+    """
+    try:
+        plan = folder.plan()
+        return plan.skipped(), lost_shards(lost, plan), None
+    except (NotFound, Damaged) as error:
+        if progress.shards:  # else the job ended before it had a plan
+            event(_log, "plan_unreadable", logging.WARNING, error=error.message)
+        why = ErrorInfo(
+            code="plan_broken",
+            message=f"{error.message}: the rows of the lost shards can't be named. If {folder.uri(PLAN)} is there, "
+            f"move it away; nightshift retry {folder.output} then runs the whole input again",
+        )
+        return {}, lost_shards(lost, None), why if lost else None

@@ -71,7 +71,7 @@ class InputFiles:
                     if not earlier.takes(info.uri):
                         yield info
             except (NotFound, AccessDenied) as error:
-                raise SpecError.of(place, error.message) from None
+                raise SpecError.of(place, error.message) from error  # which says whether another try may go well
             if not found:
                 seen = ", ".join(f"{count:,} {why}" for why, count in sorted(self.skipped.items()))
                 other = f"; what is there: {seen}" if seen else ""

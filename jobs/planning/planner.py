@@ -152,7 +152,7 @@ def planned(
         schema, shards = _planned_tables(spec, files, columns, storage, settings, limits)
         return Planned(schema, checked(shards, check), files.skipped)
     except SpecError as error:
-        raise Permanent(error.message, code="bad_input") from None
+        raise Permanent(error.message, code="bad_input") from error
 
 
 def checked(shards: Iterator[Shard], check: Callable[[], None]) -> Iterator[Shard]:

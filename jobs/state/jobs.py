@@ -101,11 +101,14 @@ class Jobs:
         found = self._redis.zpopmin(f"{_TO_PLAN}{tenant}")
         return found[0][0] if found else None
 
-    def plan_tried(self, job: str) -> int:
-        """Count a fault that kept the job from being planned; return how many there were."""
-        return int(self._redis.hincrby(job_key(job), "plan_tries", 1))
+    def tried(self, job: str, what: str) -> int:
+        """Count a fault that kept `what`, such as the job's plan, from being made; return how many there were."""
+        return int(self._run("job_tried", job=job, what=what))
 
-    def finish(self, job: str, status: JobStatus) -> None:
+    def finish(self, job: str, status: JobStatus, error: ErrorInfo | None = None) -> None:
+        """Note that the job has ended. Give the error of one that has no manifest to say it."""
+        if error is not None:
+            self._run("job_explain", job=job, error=error.model_dump_json())
         self._run("job_finish", job=job, status=status, keep=self._settings.keep_state_s)
 
     def status(self, job: str) -> JobStatus | None:

@@ -56,7 +56,7 @@ def progress_from(job: str, told: Sequence[Any], now: float, groups: Callable[[]
     `groups` returns the groups that workers serve.
     """
     fields, live, errors, held, failed = told
-    if not fields:
+    if "status" not in fields:
         return None
     status = JobStatus(fields["status"])
     # None for a task that this process doesn't have: one of another version, or of a user's own workers.

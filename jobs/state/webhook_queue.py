@@ -26,12 +26,12 @@ class WebhookQueue:
         return [(job, output) for job, output in self._connection.run("webhook_due", lease=lease_s)]
 
     def begin(self, job: str) -> int | None:
-        """Count a try and return how many there were. Return None if the job's webhook is settled."""
+        """Count a try and return how many there were. Return None if the job's webhook is settled, or not due again."""
         return int(self._connection.run("webhook_begin", job=job)) or None
 
     def again(self, job: str, delay_s: float) -> None:
         """Make the job's webhook due after so long, unless it is settled."""
-        self._redis.zadd(_DUE, {job: self._connection.now() + delay_s}, xx=True)
+        self._connection.run("webhook_again", job=job, delay=delay_s)
 
     def settle(self, job: str) -> None:
         """Forget the job's webhook: it was delivered, or given up."""

@@ -5,6 +5,7 @@ an output is for people and other programs to read, and says which job has the l
 
 jobs/<id>.json                the whole job as it was accepted
 ended/<id>.json               written once the job has ended and its webhook is settled; then recovery skips the job
+cancelled/<id>.json           written before Redis is told of a cancel; if Redis is lost, recovery cancels the job
 retries/<parent>/<id>.json    a pointer to a retry, under the id of the job that it retries
 tenants/<tenant>/<id>.json    a pointer to a tenant's job, so that their list is read without those of others
 keys/<hash>.json              an idempotency key of a tenant, with the id of the job that it is bound to
@@ -20,11 +21,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
-from schemas.errors import AlreadyExists, NotFound, Permanent, SpecError
+from jobs.storage.stored import parse_stored
+from schemas.errors import AccessDenied, AlreadyExists, NotFound, Permanent
 from schemas.job import AcceptedJob, JobSpec
 from schemas.layout import child
 
@@ -135,7 +137,7 @@ class Catalog:
         """Return whether another job has the job's location: of two that were submitted at once, one comes second."""
         try:
             there = self.folder(job.output).read_job()
-        except Permanent:
+        except (Permanent, AccessDenied):
             return False
         return there is not None and there.id != job.id
 
@@ -153,16 +155,19 @@ class Catalog:
 
     def mark_ended(self, id: str) -> None:
         """Note that a job has ended. A second note changes nothing."""
-        with suppress(AlreadyExists):
-            self.storage.create(self._uri(f"ended/{id}.json"), b"{}", owner=id)
+        self._mark("ended", id)
 
     def is_marked(self, id: str) -> bool:
         """Return whether `mark_ended` was called for the job."""
-        try:
-            self.storage.stat(self._uri(f"ended/{id}.json"))
-        except NotFound:
-            return False
-        return True
+        return self._has_mark("ended", id)
+
+    def mark_cancelled(self, id: str) -> None:
+        """Note that a job is to be cancelled. A second note changes nothing."""
+        self._mark("cancelled", id)
+
+    def is_cancelled(self, id: str) -> bool:
+        """Return whether `mark_cancelled` was called for the job."""
+        return self._has_mark("cancelled", id)
 
     def not_marked(self) -> Iterator[str]:
         """Yield the ids of the jobs that may not have ended, oldest first.
@@ -181,11 +186,10 @@ class Catalog:
         """Return what a tenant's idempotency key is bound to; None if it was never used."""
         uri = self._key_uri(tenant, key)
         try:
-            return BoundKey.model_validate_json(self.storage.read(uri))
+            data = self.storage.read(uri)
         except NotFound:
             return None
-        except ValidationError as error:
-            raise Permanent(f"{uri} is damaged: {error}", code="bad_key") from None
+        return parse_stored(BoundKey, data, uri, "bad_key", "use another key")
 
     def bind_key(self, tenant: str, key: str, bound: BoundKey) -> BoundKey:
         """Bind the key to this job. Return the job already bound if another request won the race.
@@ -201,6 +205,17 @@ class Catalog:
                 raise
             return there
         return bound
+
+    def _mark(self, mark: str, id: str) -> None:
+        with suppress(AlreadyExists):
+            self.storage.create(self._uri(f"{mark}/{id}.json"), b"{}", owner=id)
+
+    def _has_mark(self, mark: str, id: str) -> bool:
+        try:
+            self.storage.stat(self._uri(f"{mark}/{id}.json"))
+        except NotFound:
+            return False
+        return True
 
     def _uri(self, name: str) -> str:
         return child(self.uri, name)
@@ -228,10 +243,8 @@ class Catalog:
         return content
 
     def _read(self, uri: str, kind: type[Content]) -> Content:
-        try:
-            return kind.model_validate_json(self.storage.read(uri))
-        except (ValidationError, SpecError) as error:
-            raise Permanent(f"{uri} is damaged, or of another version: {error}", code="bad_pointer") from None
+        way_out = "restore it, or submit the job again at another location"
+        return parse_stored(kind, self.storage.read(uri), uri, "bad_pointer", way_out)
 
 
 def _tenant_folder(tenant: str) -> str:

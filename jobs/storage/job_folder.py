@@ -7,22 +7,22 @@ _manifest.json        how the job ended; its existence makes the results final
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ValidationError
 
 from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.parquet import open_parquet, translated
-from schemas.errors import AlreadyExists, NotFound, Permanent, SpecError
+from jobs.storage.stored import Content, parse_stored
+from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, PLAN, child, shard_of
+from schemas.layout import JOB, MANIFEST, PLAN, child, part_name, shard_of
 from schemas.manifest import Manifest
 from schemas.plan import (
     PLAN_ROW_GROUP,
@@ -39,14 +39,21 @@ from schemas.plan import (
 )
 from schemas.report import REPORT_KEY, ShardReport
 
-Content = TypeVar("Content", bound=BaseModel)
-
 #: Footers of parts that are read at once.
 _READERS = 32
 #: What reading a damaged file raises if pyarrow finds it in order, and its content is not: names, types and values.
 _WRONG_VALUES = (ValueError, KeyError, TypeError, AttributeError)
 #: Rows of a plan that are decoded at once.
 _PLAN_ROWS = 100
+#: What a slice that was lost is told by.
+LOST_SLICE = pa.struct(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("source_row", pa.int64(), nullable=False),
+    ]
+)
+_LOST_COLUMNS = tuple(f".{field.name}" for field in LOST_SLICE)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Committed:
 
 @dataclass(frozen=True)
 class Plan:
-    """One version of a job's `_plan.pq`. Every method raises Permanent if the file is damaged."""
+    """One version of a job's `_plan.pq`. Every method raises Damaged if the file can't be read."""
 
     info: ObjectInfo
     storage: Storage
@@ -100,6 +107,24 @@ class Plan:
             for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=groups):
                 yield from (shard for shard in from_batch(batch) if shard.shard >= first)
 
+    def slices_of(self, shards: Collection[int]) -> Iterator[tuple[int, pa.StructArray]]:
+        """Yield those of these shards that the plan has, in order, each with its slices as an array of LOST_SLICE.
+
+        Neither the other columns nor the other row groups are read.
+        """
+        with self._opened() as file:
+            paths = [file.schema.column(place).path for place in range(len(file.schema))]
+            columns = [path for path in paths if path.partition(".")[0] == "slices" and path.endswith(_LOST_COLUMNS)]
+            places = (find_row_group(file.metadata, number) for number in shards)
+            groups = sorted({place for place in places if place is not None})
+            for batch in file.iter_batches(_PLAN_ROWS, groups, columns=["shard", *columns]):
+                listed = batch["slices"].cast(pa.list_(LOST_SLICE))
+                if listed.null_count or listed.flatten().null_count:
+                    raise ValueError("a shard without slices")
+                for place, number in enumerate(batch["shard"].to_pylist()):
+                    if number in shards:
+                        yield number, listed[place].values
+
     def row_group_of(self, number: int) -> list[Shard]:
         """Return the shards of the row group that holds this one. Raise Permanent if no row group does."""
         with self._opened() as file:
@@ -113,8 +138,8 @@ class Plan:
         with self.storage.open(self.info) as source, translated(source, self._damaged):
             yield open_parquet(source)
 
-    def _damaged(self, error: Exception) -> Permanent:
-        return Permanent(f"{self.info.uri} is damaged: {error}", code="plan_broken")
+    def _damaged(self, error: Exception) -> Damaged:
+        return Damaged(f"{self.info.uri} is damaged: {error}", code="plan_broken")
 
 
 @dataclass(frozen=True)
@@ -136,12 +161,15 @@ class JobFolder:
         return next(iter(self.storage.list(self.output)), None)
 
     def refuses_overwrite(self) -> bool:
-        """Return whether the store refuses to create `_job.json`, which exists, again."""
-        return self.storage.refuses_overwrite(self.uri(JOB))
+        """Return whether the store refuses to create `_job.json` again. So it did before if the file is gone now."""
+        try:
+            return self.storage.refuses_overwrite(self.uri(JOB))
+        except NotFound:
+            return True
 
     def read_job(self) -> AcceptedJob | None:
         """Return the job that has the location; None if there is none."""
-        return self._read(JOB, AcceptedJob, "bad_job_file", "is not a job file of this version of Nightshift")
+        return self._read(JOB, AcceptedJob, "bad_job_file", "name another location")
 
     def write_job(self, job: AcceptedJob) -> AcceptedJob:
         """Write `_job.json`. Return the job that has the location: another one if that came first.
@@ -152,7 +180,8 @@ class JobFolder:
 
     def read_manifest(self) -> Manifest | None:
         """Return the manifest; None if the job hasn't ended."""
-        return self._read(MANIFEST, Manifest, "bad_manifest", "is damaged")
+        way_out = f"move it away, and go on with: nightshift resume {self.output}"
+        return self._read(MANIFEST, Manifest, "bad_manifest", way_out)
 
     def write_manifest(self, manifest: Manifest, owner: str) -> Manifest:
         """Write `_manifest.json`. Return the manifest that stands: another writer's if that came first."""
@@ -181,15 +210,18 @@ class JobFolder:
         except NotFound:
             return None
 
-    def write_plan(self, planned: Planned, owner: str) -> PlanSize:
-        """Write `_plan.pq` in bounded memory. Return the size of the plan that stands: another's if that came first."""
+    def write_plan(self, planned: Planned, owner: str, guard: AbstractContextManager[None] | None = None) -> PlanSize:
+        """Write `_plan.pq` in bounded memory. Return the size of the plan that stands: another's if that came first.
+
+        The object is created inside `guard`, which may raise to prevent it.
+        """
         arrow = plan_schema(planned.columns)
         with tempfile.TemporaryFile(prefix="nightshift-plan-") as file:
             with pq.ParquetWriter(file, arrow, compression="zstd") as writer:
                 for shards in row_groups(planned.shards):
                     writer.write_batch(to_batch(shards, arrow), row_group_size=PLAN_ROW_GROUP)
                 writer.add_key_value_metadata(skipped_metadata(planned.skipped))
-            with suppress(AlreadyExists):
+            with guard or nullcontext(), suppress(AlreadyExists):
                 self.storage.create(self.uri(PLAN), file, owner)
         return self.plan().size()
 
@@ -203,6 +235,11 @@ class JobFolder:
 
     def find_report(self, name: str, job: str) -> ShardReport | None:
         """Return the report in a part; None if there is no such part. Raise Permanent if it is another job's."""
+        found = self.find_part(name, job)
+        return None if found is None else found[1]
+
+    def find_part(self, name: str, job: str) -> tuple[ObjectInfo, ShardReport] | None:
+        """Return a part and the report in it; None if there is no such part. Raise Permanent if it is another job's."""
         try:
             info = self.part(name)
         except NotFound:
@@ -210,7 +247,9 @@ class JobFolder:
         report = read_report(info, self.storage)
         if report.job != job:
             raise Permanent(f"{info.uri} belongs to job {report.job}; move it away", code="foreign_part")
-        return report
+        if report.shard != shard_of(name):
+            raise _foreign(info)
+        return info, report
 
     def parts(self) -> Iterator[tuple[int, ObjectInfo]]:
         """Yield shard and object of each part, in order."""
@@ -219,23 +258,30 @@ class JobFolder:
             if shard is not None:
                 yield shard, info
 
-    def reports(self) -> Iterator[tuple[ObjectInfo, ShardReport | None]]:
-        """Yield each part in order, with the report in its footer; None for a file that Nightshift didn't write."""
+    def reports(self, job: str, shards: int) -> Iterator[tuple[ObjectInfo, ShardReport | None]]:
+        """Yield each part in order, with the report in its footer; None for a file that isn't a part of this job.
+
+        The job's plan has `shards` shards; 0 if that isn't known. A few parts are read at a time.
+        """
 
         def read(info: ObjectInfo) -> tuple[ObjectInfo, ShardReport | None]:
             try:
-                return info, read_report(info, self.storage)
+                report = read_report(info, self.storage)
             except Permanent:
                 return info, None
+            return info, report if _is_own(info, report, job, shards) else None
 
         return parallel_map(read, (info for _, info in self.parts()), _READERS)
 
-    def committed(self) -> Committed:
-        """Return what is done of the job. Raise Permanent if a file has a part's name and isn't one."""
+    def committed(self, job: str, of: int) -> Committed:
+        """Return what is done of the job, whose plan has so many shards.
+
+        Raise Permanent if a file has a part's name and isn't a part of this job.
+        """
         shards: list[int] = []
         rows = 0
         errors: dict[str, int] = {}
-        for info, report in self.reports():
+        for info, report in self.reports(job, of):
             if report is None:
                 raise _foreign(info)
             shards.append(report.shard)
@@ -244,13 +290,12 @@ class JobFolder:
                 errors[code] = errors.get(code, 0) + count
         return Committed(shards, rows, errors)
 
-    def _read(self, name: str, model: type[Content], code: str, fault: str) -> Content | None:
+    def _read(self, name: str, model: type[Content], code: str, way_out: str) -> Content | None:
         try:
-            return model.model_validate_json(self.storage.read(self.uri(name)))
+            data = self.storage.read(self.uri(name))
         except NotFound:
             return None
-        except (ValidationError, SpecError) as error:
-            raise Permanent(f"{self.uri(name)} {fault}: {error}", code=code) from None
+        return parse_stored(model, data, self.uri(name), code, way_out)
 
     def _write(self, name: str, content: Content, owner: str, read: Callable[[], Content | None]) -> Content:
         try:
@@ -286,8 +331,15 @@ def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:
         raise Permanent(f"the report in {info.uri} is damaged: {error}", code="foreign_part") from None
 
 
+def _is_own(info: ObjectInfo, report: ShardReport, job: str, shards: int) -> bool:
+    """Return whether a part is of this job, and has the name that the job gave it: it may be a copy of another one."""
+    name = info.uri.rsplit("/", 1)[-1]
+    right = name == part_name(report.shard, shards) if shards else shard_of(name) == report.shard
+    return right and report.job == job
+
+
 def _foreign(info: ObjectInfo) -> Permanent:
-    return Permanent(f"{info.uri} was not written by Nightshift; move it away", code="foreign_part")
+    return Permanent(f"{info.uri} is no part of this job; move it away", code="foreign_part")
 
 
 def row_groups(shards: Iterable[Shard]) -> Iterator[list[Shard]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jobs.storage.base import ObjectInfo, PinnedReader
-from schemas.errors import AccessDenied, AlreadyExists, InputChanged, NotFound, Permanent, Transient
+from schemas.errors import AccessDenied, AlreadyExists, InputChanged, LinkRefused, NotFound, Permanent, Transient
 
 _CHUNK = 8 << 20
 #: How the name of a file begins that is being written: it is no object yet, and not listed.
@@ -84,7 +84,7 @@ class LocalStore:
         if self._roots is not None:
             real = os.path.realpath(path)
             if not any(f"{real}/".startswith(root) for root in self._roots):
-                raise AccessDenied(f"{path} is outside of what may be used here, or leads there by a symbolic link")
+                raise LinkRefused(f"{path} is outside of what may be used here, or leads there by a symbolic link")
 
     def stat(self, uri: str) -> ObjectInfo:
         with _translated(uri):

@@ -73,7 +73,10 @@ def _parsed(data: bytes) -> Page:
     if root.tag != f"{space}ListBucketResult" or root.findtext(f"{space}EncodingType") != "url":
         raise ValueError(f"not the listing asked for but {root.tag}")
     truncated = root.findtext(f"{space}IsTruncated") == "true"
-    return Page(list(_objects(root, space)), root.findtext(f"{space}NextContinuationToken") if truncated else None)
+    token = root.findtext(f"{space}NextContinuationToken") if truncated else None
+    if truncated and not token:
+        raise ValueError("a part of a listing without a token for the rest")
+    return Page(list(_objects(root, space)), token)
 
 
 def _objects(root: ET.Element, space: str) -> Iterator[tuple[str, int, str]]:

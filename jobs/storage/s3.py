@@ -4,9 +4,10 @@ docs/decisions/0002 says why reads don't go through pyarrow's S3 filesystem.
 """
 
 import io
+import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -156,6 +157,8 @@ class S3Store:
                 self._client: S3Client = boto3.Session(botocore_session=session).client("s3", config=config)
         except (BotoCoreError, ValueError) as error:  # what AWS_PROFILE, AWS_ENDPOINT_URL_S3 and their kin name
             raise SpecError.of("AWS settings", str(error)) from None
+        #: Buckets whose store is known to refuse to overwrite an object by an upload in pieces.
+        self._refuse_pieces: set[str] = set()
         self._signed = SignedGets(self._client, session.get_config_variable("ca_bundle"), CONNECTIONS)
 
     def stat(self, uri: str) -> ObjectInfo:
@@ -183,7 +186,10 @@ class S3Store:
         with _translated(f"s3://{bucket}/{prefix}"):
             page = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more)
         objects = [(item["Key"], item["Size"], item["ETag"]) for item in page.get("Contents", ())]
-        return Page(objects, page.get("NextContinuationToken") if page["IsTruncated"] else None)
+        token = page.get("NextContinuationToken") if page["IsTruncated"] else None
+        if page["IsTruncated"] and not token:
+            raise Transient(f"s3://{bucket}/{prefix}: S3 sent a part of a listing, and no token for the rest")
+        return Page(objects, token)
 
     def open(self, info: ObjectInfo) -> PinnedReader:
         return _S3Reader(self._client, self._signed, info)
@@ -255,12 +261,25 @@ class S3Store:
         return info.etag
 
     def refuses_overwrite(self, uri: str) -> bool:
-        """Tries to create the existing object once more, as it is; a store that ignores conditions lets it."""
-        bucket, key = _split(uri)
-        body = self.read(uri)
+        """Tries to create the existing object once more, as it is; a store that ignores conditions lets it.
+
+        Both ways to create are tried, since a store may honour the condition in one alone. A bucket that refuses an
+        upload in pieces isn't asked again.
+        """
+        owner = secrets.token_hex(8)
+        body = io.BytesIO(self.read(uri))
+        if not self._refuses(self._put_whole, uri, body, owner):
+            return False
+        bucket, _ = _split(uri)
+        if bucket not in self._refuse_pieces and self._refuses(self._put_pieces, uri, body, owner):
+            self._refuse_pieces.add(bucket)
+        return bucket in self._refuse_pieces
+
+    @staticmethod
+    def _refuses(put: Callable[[str, BinaryIO, str], str], uri: str, body: BinaryIO, owner: str) -> bool:
         try:
             with _translated(uri):
-                self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
+                put(uri, body, owner)
         except AlreadyExists:
             return True
         return False

@@ -145,12 +145,11 @@ class Submitter:
         job = self.catalog.add(job, self.embedded)
         if folder.write_job(job).id != job.id:
             return self._job_at(job.spec) or job
-        if not folder.refuses_overwrite():
-            raise SpecError.of(
-                "output.uri",
-                f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use "
-                "a store that honours conditional writes",
-            )
+        try:
+            check_store(job, folder)
+        except SpecError:
+            self.catalog.mark_ended(job.id)  # so that it isn't run when Redis is rebuilt
+            raise
         return job
 
     def _has_location(self, job: AcceptedJob) -> bool:
@@ -181,9 +180,25 @@ class Submitter:
 
 
 def found_job(job: AcceptedJob, storage: Storage) -> Accepted:
-    """Return a job that is in storage already, with its manifest if it has ended."""
-    manifest = JobFolder(job.output, storage).read_manifest()
+    """Return a job that is in storage already, with its manifest if it has ended.
+
+    Raise SpecError if it hasn't, and was refused for its store.
+    """
+    folder = JobFolder(job.output, storage)
+    manifest = folder.read_manifest()
+    if manifest is None:
+        check_store(job, folder)
     return Accepted(job, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)
+
+
+def check_store(job: AcceptedJob, folder: JobFolder) -> None:
+    """Raise SpecError if the store of the job's output can't create objects conditionally: two parts might mix."""
+    if not folder.refuses_overwrite():
+        raise SpecError.of(
+            "output.uri",
+            f"the store of {job.output!r} overwrites objects in spite of If-None-Match, which commits rely on; use a "
+            "store that honours conditional writes, for uploads in pieces too",
+        )
 
 
 def new_job(

@@ -18,7 +18,7 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.catalog import Catalog
 from jobs.submission.accept import enqueue
-from schemas.errors import NightshiftError, ServiceUnavailable, Transient
+from schemas.errors import Damaged, LinkRefused, NightshiftError, Transient
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
 
@@ -46,13 +46,17 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class Seen:
-    """A job that isn't marked as ended. `why` says what is wrong if it can't be read, or not now."""
+    """A job that isn't marked as ended. `why` says what is wrong if it can't be read, or not now.
+
+    `cancelled` is one that was to be cancelled: Redis may have been lost before it was.
+    """
 
     id: str
     output: str
     standing: Standing
     job: AcceptedJob | None = None
     why: str = ""
+    cancelled: bool = False
 
 
 def unfinished(catalog: Catalog) -> Iterator[Seen]:
@@ -84,11 +88,12 @@ def _read(catalog: Catalog, id: str) -> Seen:
                 return Seen(id, output, Standing.UNTOLD, job)
             catalog.mark_ended(id)
             return Seen(id, output, Standing.ENDED, job)
-        return Seen(id, output, Standing.EMBEDDED if entry.embedded else Standing.UNFINISHED, job)
-    except (Transient, ServiceUnavailable) as error:
-        return Seen(id, output, Standing.AWAY, why=error.message)
-    except NightshiftError as error:
+        standing = Standing.EMBEDDED if entry.embedded else Standing.UNFINISHED
+        return Seen(id, output, standing, job, cancelled=catalog.is_cancelled(id))
+    except (Damaged, LinkRefused) as error:
         return Seen(id, output, Standing.UNREADABLE, why=error.message)
+    except NightshiftError as error:  # a store that refuses may be set right
+        return Seen(id, output, Standing.AWAY, why=error.message)
 
 
 def _manifest(catalog: Catalog, output: str) -> Manifest | None:
@@ -119,6 +124,8 @@ def rebuild(state: State, broker: Broker, catalog: Catalog) -> Iterator[Seen]:
     for seen in unfinished(catalog):
         if seen.standing is Standing.UNFINISHED and seen.job is not None:
             entered = enqueue(seen.job, state, broker)
+            if seen.cancelled and state.jobs.cancel(seen.id):
+                broker.finish_job(seen.id, seen.output)
             yield Seen(seen.id, seen.output, Standing.ENTERED if entered else Standing.KNOWN, seen.job)
         else:
             if seen.standing is Standing.UNTOLD:

@@ -1,4 +1,6 @@
--- Counts a try of the job's webhook. Returns how many tries that makes, or 0 if it is settled.
+-- Counts a try of the job's webhook. Returns how many tries that makes, or 0 if it is settled, or waits after a try that
+-- failed: a message that came twice is no try.
 local job = unpack(ARGV)
-if redis.call('EXISTS', P .. 'notice:' .. job) == 0 then return 0 end
-return redis.call('HINCRBY', P .. 'notice:' .. job, 'tries', 1)
+local notice = P .. 'notice:' .. job
+if redis.call('EXISTS', notice) == 0 or now() < tonumber(redis.call('HGET', notice, 'next') or '0') then return 0 end
+return redis.call('HINCRBY', notice, 'tries', 1)

@@ -333,3 +333,19 @@ def test_a_user_with_our_keys_alone_is_enough(settings: Settings, state: State) 
     assert narrow.epoch.end(narrow.epoch.begin())
     with pytest.raises(redis.exceptions.NoPermissionError):
         narrow.shards.tickets_missing(TASK, 3, "another's queue")
+
+
+def test_faults_of_a_job_that_redis_has_forgotten_make_no_job(state: State) -> None:
+    """Planning that failed, or an end without a manifest, just as Redis was emptied."""
+    running(state)
+    assert [state.jobs.tried("job", "plan"), state.jobs.tried("job", "plan"), state.jobs.tried("job", "finish")] == [
+        1,
+        2,
+        1,
+    ]
+    state._redis.flushall()
+    assert state.jobs.tried("job", "plan") == 0
+    state.jobs.finish("job", JobStatus.FAILED, ErrorInfo(code="bad_manifest", message="it is damaged"))
+    assert state._redis.keys("nightshift:job:*") == []
+    state._redis.hset("nightshift:job:job", "plan_tries", 1)  # by an earlier version
+    assert state.jobs.progress("job") is None

@@ -237,6 +237,21 @@ def test_a_file_that_is_gone_leaves_no_broken_reader(tmp_path: Path, monkeypatch
     assert not ignored
 
 
+def test_a_listing_that_breaks_off_is_an_error_and_no_end(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that says that there is more, and not where."""
+    storage = Storage()
+    storage.create(f"{s3}/a", b"1", "me")
+    store: Any = storage._store(s3)
+    page = b"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
+    page += b"<Contents><Key>a</Key><Size>1</Size><ETag>e</ETag></Contents></ListBucketResult>"
+    monkeypatch.setattr(store._signed, "_get", lambda *_: page)
+    assert [info.uri for info in storage.list(f"{s3}/")] == [f"{s3}/a"], "boto3 is asked again, and has a whole one"
+    listed = {"IsTruncated": True, "Contents": [{"Key": "a", "Size": 1, "ETag": "e"}]}
+    monkeypatch.setattr(store._client, "list_objects_v2", lambda **_: listed)
+    with pytest.raises(Transient, match="no token for the rest"):
+        list(storage.list(f"{s3}/"))
+
+
 def test_a_missing_bucket_is_named(s3: str) -> None:
     storage = Storage()
     with pytest.raises(NotFound, match="s3://no-such-bucket-here"):

@@ -16,8 +16,9 @@ from jobs.state.shards import Shards
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from jobs.submission.accept import Submitter, enqueue
+from jobs.submission.cancel import cancel_job
 from jobs.supervisor.recovery import Standing, rebuild, rebuild_if_new, unfinished
-from schemas.errors import Transient
+from schemas.errors import AccessDenied, Permanent, Transient
 from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, part_name
 from schemas.manifest import JobStatus
@@ -344,7 +345,7 @@ def test_an_end_that_redis_was_lost_under_is_not_written(
         return build_manifest(*args)
 
     with monkeypatch.context() as broken:
-        broken.setattr("jobs.control.controller.build_manifest", lost)
+        broken.setattr("jobs.control.finisher.build_manifest", lost)
         house.control.finish_job(job.id, job.output)
     assert not Path(job.output, MANIFEST).exists()
     go_on(house, job)
@@ -382,3 +383,70 @@ def test_enqueueing_at_once_enters_a_job_once(house: House, classifier: Path, te
         thread.join()
     assert sorted(answers) == [False] * 7 + [True]
     assert (Path(job.output) / MANIFEST).exists() is False
+
+
+@pytest.mark.parametrize("error", [AccessDenied("403"), Permanent("S3 answered KMS.DisabledException")])
+def test_a_refusal_may_be_set_right(
+    house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Redis isn't whole without the job. What is damaged stays so, and keeps Redis from nothing."""
+    refused, broken = submit(house, classifier, texts), submit(house, classifier, texts, "broken")
+    Path(broken.output, "_job.json").write_text("{}")
+    house.state._redis.flushall()
+    read = Storage.read
+
+    def refuse(storage: Storage, uri: str) -> bytes:
+        if uri.startswith(refused.output):
+            raise error
+        return read(storage, uri)
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Storage, "read", refuse)
+        assert rebuilt(house) == {refused.id: Standing.AWAY, broken.id: Standing.UNREADABLE}
+    assert not house.state.epoch.is_whole()
+    assert rebuilt(house) == {refused.id: Standing.ENTERED, broken.id: Standing.UNREADABLE}
+    assert house.state.epoch.is_whole()
+
+
+def test_a_cancel_that_redis_was_lost_under_is_carried_out(house: House, classifier: Path, texts: Path) -> None:
+    """Accepted while a shard is in hand. It holds for a job that is resumed, too."""
+    job = submit(house, classifier, texts)
+    house.plan(job)
+    house.take(job, 0, "a")
+    assert cancel_job(job.id, job.output, house.catalog, house.state, house.broker)
+    assert not cancel_job(job.id, job.output, house.catalog, house.state, house.broker), "it is being stopped"
+    house.state._redis.flushall()
+    assert rebuilt(house) == {job.id: Standing.ENTERED}
+    assert house.state.jobs.status(job.id) is JobStatus.CANCELLING
+
+    house.state._redis.flushall()
+    enqueue(job, house.state, house.broker)
+    house.control.plan_job(job.id, job.output)
+    assert house.finish(job).status is JobStatus.CANCELLED
+
+
+def test_a_cancel_is_carried_out_in_a_redis_that_is_behind(house: House, classifier: Path, texts: Path) -> None:
+    job = submit(house, classifier, texts)
+    house.plan(job)
+    house.catalog.mark_cancelled(job.id)
+    assert rebuilt(house) == {job.id: Standing.KNOWN}
+    assert house.finish(job).status is JobStatus.CANCELLED
+
+
+def test_a_cancel_needs_no_file(house: House, classifier: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit(house, classifier, texts)
+
+    def away(*args: object, **named: object) -> None:
+        raise Transient("S3 is slow today")
+
+    for method in ("read", "stat", "create"):
+        monkeypatch.setattr(Storage, method, away)
+    assert cancel_job(job.id, job.output, house.catalog, house.state, house.broker)
+    assert house.state.jobs.status(job.id) is JobStatus.CANCELLING
+
+
+def test_what_is_not_under_way_gets_no_mark(house: House, classifier: Path, texts: Path) -> None:
+    job = submit(house, classifier, texts)
+    house.state._redis.flushall()
+    assert not cancel_job(job.id, job.output, house.catalog, house.state, house.broker)
+    assert not house.catalog.is_cancelled(job.id)

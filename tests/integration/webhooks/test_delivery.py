@@ -157,6 +157,28 @@ def test_tries_that_end_their_process_come_to_an_end(house: House, classifier: P
     assert receiver.taken == []
 
 
+def test_messages_that_come_twice_use_up_no_tries(
+    house: House, classifier: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight of them back to back are one try: the next one is due later."""
+    patient = House(house.settings.model_copy(update={"notify_backoff_s": 3600}))
+    notifier = Notifier(patient.settings, patient.state, patient.catalog)
+    with Receiver(500) as receiver:
+        job = cancelled(patient, classifier, source, receiver.url)
+        with monkeypatch.context() as broken:
+            broken.setattr(Notifier, "submit", lambda *_: None)
+            patient.finish(job)
+        for _ in range(8):
+            notifier.deliver(job.id, job.output)
+        assert len(receiver.taken) == 1
+        assert patient.state.webhooks.waiting() == 1
+        assert patient.state.webhooks.take_due(60) == []
+        patient.state.webhooks.again(job.id, 0)
+        assert patient.state.webhooks.take_due(60) == [(job.id, job.output)]
+        notifier.deliver(job.id, job.output)
+    assert len(receiver.taken) == 2
+
+
 def test_a_crash_before_it_is_sent_loses_nothing(
     house: House, classifier: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

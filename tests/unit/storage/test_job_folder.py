@@ -69,7 +69,7 @@ def test_damaged_files_say_so(folder: JobFolder, content: bytes) -> None:
     for read, code in (
         (folder.read_job, "bad_job_file"),
         (folder.read_manifest, "bad_manifest"),
-        (folder.committed, "foreign_part"),
+        (lambda: folder.committed("job", 3), "foreign_part"),
         (plan.size, "plan_broken"),
         (plan.columns, "plan_broken"),
         (lambda: list(plan.shards()), "plan_broken"),
