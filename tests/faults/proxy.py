@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["500", "503", "409", "reset", "stall", "truncate", "lose"]
-_CODES = {"500": "InternalError", "503": "SlowDown", "409": "ConditionalRequestConflict"}
+Fault = Literal["403", "500", "503", "409", "reset", "stall", "truncate", "lose"]
+_CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown", "409": "ConditionalRequestConflict"}
 
 
 @dataclass

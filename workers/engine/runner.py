@@ -29,7 +29,7 @@ from workers.engine.poison_rows import Careful, spans
 from workers.engine.prefetch import ahead, behind
 from workers.engine.record_identity import record_key, record_seed, seeded
 from workers.handler import Handler, Piece, Prediction
-from workers.io.block import Block, Reader
+from workers.io.block import ONCE, Block, Reader, Reading
 from workers.io.part_writer import PartWriter
 from workers.models.budget import Budget
 from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, free_memory
@@ -102,6 +102,7 @@ class ShardRun:
         task_columns: dict[str, str],
         writer: PartWriter,
         careful: Careful | None = None,
+        reading: Reading = ONCE,
     ) -> None:
         """Write the shard's rows and answers to `writer`, span by span if poison records are to be isolated.
 
@@ -109,7 +110,7 @@ class ShardRun:
         the model is then at fault and not the records.
         """
         threads = max(2, torch.get_num_threads())
-        read = reader.blocks(shard, task_columns)
+        read = reader.blocks(shard, task_columns, reading)
         with ThreadPoolExecutor(threads, thread_name_prefix="record") as pool:
             if careful is None and shard.rows <= FEW:
                 self._in_turn(read, pool, threads, writer)

@@ -27,6 +27,7 @@ from workers.engine.runner import ShardRun
 from workers.execution.lease import Lease
 from workers.execution.process import Process
 from workers.execution.retry_policy import FailJob, FailShard, decide, jitter
+from workers.io.block import Reading
 from workers.io.part_writer import PartWriter
 from workers.models.device import DEVICE_LOST
 
@@ -50,6 +51,10 @@ class Attempt:
     def part(self) -> str:
         """The name of the part."""
         return part_name(self.order.shard, self.order.shards)
+
+    def is_last(self) -> bool:
+        """Return whether the shard is given up if it fails once more."""
+        return self.process.state.shards.tries(self.order) + 1 >= self.process.settings.max_transient
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     loaded_now = held.load_s
     held.load_s = 0.0
     with PartWriter(job.output_schema) as writer:
-        run.run(shard, job.reader, job.task_columns, writer, careful)
+        run.run(shard, job.reader, job.task_columns, writer, careful, Reading(attempt.is_last))
         report = run.report(
             job=order.job,
             shard=order.shard,

@@ -19,6 +19,7 @@ from jobs.state import State
 from jobs.storage import Storage
 from schemas import __version__
 from workers.execution.job_context import JobContext
+from workers.io.witnesses import Witnesses
 from workers.models.cache import ModelCache
 
 #: The number of jobs whose spec and plan a process remembers.
@@ -36,6 +37,7 @@ class Process:
         self.broker = broker
         self.storage = Storage()
         self.models = ModelCache(settings, self.storage)
+        self.witnesses = Witnesses()
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.stop_file: Path | None = settings.stop_file
         self._jobs: OrderedDict[str, JobContext] = OrderedDict()
@@ -52,7 +54,7 @@ class Process:
     def job(self, job: str) -> JobContext:
         """Return the job's context, which is read from storage for the job's first shard in this process."""
         if job not in self._jobs:
-            self._jobs[job] = JobContext(job, self.storage, self.settings)
+            self._jobs[job] = JobContext(job, self.storage, self.settings, self.witnesses)
             if len(self._jobs) > REMEMBERED_JOBS:
                 self._jobs.popitem(last=False)[1].reader.close()
         self._jobs.move_to_end(job)

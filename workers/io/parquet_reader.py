@@ -15,7 +15,7 @@ from jobs.storage.parquet import MAX_FOOTER_BYTES, open_parquet, read_metadata, 
 from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
 from schemas.task import Kind
-from workers.io.block import Block
+from workers.io.block import ONCE, Block, Reading
 from workers.io.decoded_size import batch_rows
 from workers.io.records import to_records, without_large_texts
 
@@ -55,7 +55,7 @@ class ParquetReader:
         self._kinds = kinds
         self._cursor: _Cursor | None = None
 
-    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]:
+    def blocks(self, shard: Shard, task_columns: dict[str, str], reading: Reading = ONCE) -> Iterator[Block]:
         """Yield the shard's rows in order. `task_columns` maps the task's column names to the table's.
 
         Raise Unreadable, which names the file and the row group, if the input can't be read. Raise Transient if a store
