@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from schemas.errors import Interrupted, Permanent, RecordError, Transient
+from schemas.heartbeat import READ
 from schemas.plan import Shard
 from schemas.report import ShardReport
 from workers.engine.batcher import Batcher
@@ -110,7 +111,8 @@ class ShardRun:
         the model is then at fault and not the records.
         """
         threads = max(2, torch.get_num_threads())
-        read = reader.blocks(shard, task_columns, reading)
+        moved = partial(self._watch.moved, READ)
+        read = self._read(reader.blocks(shard, task_columns, replace(reading, moved=moved)))
         with ThreadPoolExecutor(threads, thread_name_prefix="record") as pool:
             if careful is None and shard.rows <= FEW:
                 self._in_turn(read, pool, threads, writer)
@@ -125,6 +127,15 @@ class ShardRun:
                 f"no record of shard {shard.shard} could be done; the first error: {self._unexpected[0].message}",
                 code=self._unexpected[0].code,
             )
+
+    def _read(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Yield the blocks. While each is read, the silence of the store is limited."""
+        while True:
+            with self._watch.moving(READ):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
 
     def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
         """Run the stages one after the other. For a few rows, threads would cost more than the overlap saves."""

@@ -17,6 +17,7 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.storage.job_folder import JobFolder
 from schemas.errors import AlreadyExists, ServiceUnavailable
+from schemas.heartbeat import FETCH, OPEN, UPLOAD
 from schemas.layout import part_name
 from schemas.plan import ShardOrder
 from schemas.report import ShardReport
@@ -69,7 +70,7 @@ class Outcome:
 def run_attempt(attempt: Attempt) -> Outcome:
     """Run a shard whose lease is held. The outcome, an error included, is told to Redis and logged, never raised."""
     order, settings = attempt.order, attempt.process.settings
-    limits = settings.record_timeout_s, settings.silence_s
+    limits = settings.record_timeout_s, settings.io_timeout_s, settings.silence_s
     with bound(job=order.job, shard=order.shard, attempt=attempt.id, task=order.task):
         with watched(settings.work_folder, order, attempt.id, *limits) as watch:
             outcome = _told(attempt, watch)
@@ -139,12 +140,14 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     """Compute the shard's part and create it in storage. If another attempt's part is there already, it counts."""
     process, order = attempt.process, attempt.order
     folder = attempt.folder
-    found = folder.find_report(attempt.part, order.job)
-    if found is not None:
-        return Outcome("found", report=found)
-    job = process.job(order.job)
-    shard = job.shard(order.shard)
-    held = process.models.get(job.accepted, job.handler, partial(_loading, lease, watch, process.settings))
+    with watch.moving(OPEN):
+        found = folder.find_report(attempt.part, order.job)
+        if found is not None:
+            return Outcome("found", report=found)
+        job = process.job(order.job)
+        shard = job.shard(order.shard)
+    loading, fetching = partial(_loading, lease, watch, process.settings), partial(watch.moving, FETCH)
+    held = process.models.get(job.accepted, job.handler, loading, fetching)
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
     run = ShardRun(handler, job.budget(held), lease.check, watch)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb
@@ -164,12 +167,14 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
             versions=process.versions,
             seconds={"wall": round(time.monotonic() - attempt.started, 4), "load": round(loaded_now, 4)},
         )
-        part = writer.close(report)
+        part = writer.close(report, partial(watch.moved, UPLOAD))
         lease.check_for_commit()
         try:
-            folder.write_part(attempt.part, part, attempt.id)
+            with watch.moving(UPLOAD):
+                folder.write_part(attempt.part, part, attempt.id)
         except AlreadyExists:
-            found = folder.find_report(attempt.part, order.job)
+            with watch.moving(OPEN):
+                found = folder.find_report(attempt.part, order.job)
             if found is None:
                 raise
             return Outcome("found", report=found)

@@ -36,9 +36,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader is told of the attempt that it reads for. `is_last` returns whether the shard gets no other try."""
+    """What a reader is told of the attempt that it reads for.
+
+    `is_last` returns whether the shard gets no other try. `moved` is to be called whenever bytes have come, by any
+    thread.
+    """
 
     is_last: Callable[[], bool] = lambda: True
+    moved: Callable[[], None] = lambda: None
 
 
 #: A reading that is tried once.

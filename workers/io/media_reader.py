@@ -31,6 +31,8 @@ FETCHERS = 32
 #: A block of media ends at this many bytes, as stored, or this many records.
 BLOCK_BYTES = 32 << 20
 BLOCK_RECORDS = 256
+#: Bytes of an object that are requested at once: so a large one is seen to come.
+PIECE = 64 << 20
 #: How often an object is requested before its shard is put back.
 TRIES = 3
 
@@ -80,23 +82,26 @@ class MediaReader:
         with ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch") as pool:
             try:
                 for block in self._inner.blocks(shard, task_columns, reading):
-                    for fetched in self._fetched(block, pool):
+                    for fetched in self._fetched(block, pool, reading.moved):
                         yield self._settled(fetched, pool, reading)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetched(self, block: Block, pool: ThreadPoolExecutor) -> Iterator[Block]:
+    def _fetched(self, block: Block, pool: ThreadPoolExecutor, moved: Callable[[], None]) -> Iterator[Block]:
         with closing(_Room(BLOCK_BYTES)) as room:
-            yield from self._in_order(block, pool, room)
+            yield from self._in_order(block, pool, room, moved)
 
-    def _in_order(self, block: Block, pool: ThreadPoolExecutor, room: "_Room") -> Iterator[Block]:
+    def _in_order(
+        self, block: Block, pool: ThreadPoolExecutor, room: "_Room", moved: Callable[[], None]
+    ) -> Iterator[Block]:
         wanted = iter(range(len(block)))
         waiting: deque[Future[Any]] = deque()
         records: list[Any] = []
         start = size = 0
         for row in range(len(block)):
             for other in islice(wanted, FETCHERS - len(waiting)):
-                fetch = partial(self._fetch, block.records[other], block.source_uris[other], partial(room.take, other))
+                take_room = partial(room.take, other)
+                fetch = partial(self._fetch, block.records[other], block.source_uris[other], take_room, moved)
                 waiting.append(pool.submit(fetch))
             record = waiting.popleft().result()
             room.leave(row)
@@ -108,10 +113,11 @@ class MediaReader:
                 yield replace(block.slice(start, row + 1), records=records)
                 start, size, records = row + 1, 0, []
 
-    def _fetch(self, record: Any, table: str, take_room: Callable[[int], None]) -> Any:
+    def _fetch(self, record: Any, table: str, take_room: Callable[[int], None], moved: Callable[[], None]) -> Any:
         """Return the record with the object's bytes in it, or its error, or _Denied.
 
-        `take_room` is called with the object's size before it is read. Raise Transient if the store is away.
+        `take_room` is called with the object's size before it is read, `moved` whenever bytes have come. Raise
+        Transient if the store is away.
         """
         if isinstance(record, RecordError) or isinstance(record[self._name], bytes):
             return record
@@ -124,7 +130,7 @@ class MediaReader:
             if info.size > limit:
                 raise RecordError("too_large", f"{info.uri} has {info.size:,} bytes; max_object_mb allows {limit:,}")
             take_room(info.size)
-            return record | {self._name: self._read(info)}
+            return record | {self._name: self._read(info, moved)}
         except RecordError as error:
             return error
         except AccessDenied as error:
@@ -135,11 +141,12 @@ class MediaReader:
     def _info(self, reference: Reference) -> ObjectInfo:
         return reference.info or self._storage.stat(reference.uri)
 
-    def _read(self, info: ObjectInfo) -> bytes:
+    def _read(self, info: ObjectInfo, moved: Callable[[], None]) -> bytes:
         for tried in range(1, TRIES + 1):
             try:
                 with self._storage.open(info) as source:
-                    data = source.read()
+                    source.on_read = moved
+                    data = b"".join(iter(partial(source.read, PIECE), b""))
                 self._witnesses.note(info)
                 return data
             except Transient:

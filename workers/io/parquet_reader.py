@@ -54,6 +54,7 @@ class ParquetReader:
         self._max_footer = max_footer
         self._kinds = kinds
         self._cursor: _Cursor | None = None
+        self._reading = ONCE
 
     def blocks(self, shard: Shard, task_columns: dict[str, str], reading: Reading = ONCE) -> Iterator[Block]:
         """Yield the shard's rows in order. `task_columns` maps the task's column names to the table's.
@@ -61,6 +62,7 @@ class ParquetReader:
         Raise Unreadable, which names the file and the row group, if the input can't be read. Raise Transient if a store
         is away.
         """
+        self._reading = reading
         tables: list[tuple[Slice, int, pa.RecordBatch]] = []
         rows = size = 0
         for part in shard.slices:
@@ -105,9 +107,11 @@ class ParquetReader:
         """Return the open cursor if it stands at or before the slice's first row, else open a new one."""
         place = (part.uri, part.etag, part.row_group)
         if self._cursor is not None and self._cursor.place == place and self._cursor.row <= part.start:
+            self._cursor.source.on_read = self._reading.moved
             return self._cursor
         self.close()
         source = self._storage.open(ObjectInfo(part.uri, part.size, part.etag))
+        source.on_read = self._reading.moved
         with ExitStack() as opened, translated(source, _refusal(part)):
             opened.enter_context(source)
             if part.row_group == NO_ROW_GROUP:

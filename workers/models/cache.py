@@ -59,16 +59,20 @@ class ModelCache:
         job: AcceptedJob,
         handler: type[Handler[Any]],
         loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+        fetching: Callable[[], AbstractContextManager[Callable[[], None]]] = lambda: nullcontext(lambda: None),
     ) -> Held:
-        """Return the job's model, loaded within `loading` if it isn't yet. Raise Permanent if it can't be loaded."""
+        """Return the job's model, fetched within `fetching` and loaded within `loading` if it isn't yet.
+
+        What `fetching` yields is called whenever more of the model has come. Raise Permanent if it can't be loaded.
+        """
         folder = None
         dtype = self._dtype(job)
         if dtype is None:
-            folder = self._folder(job)
+            folder = self._folder(job, fetching)
             dtype = pick_dtype(job.spec.dtype, stored_dtype(folder), self.device)
         key = (job.model.source, job.model.revision, dtype, self.device, handler)
         if key not in self._held:
-            folder = folder or self._folder(job)
+            folder = folder or self._folder(job, fetching)
             with loading():
                 self._make_room(folder, dtype)
                 self._held[key] = self._load(handler, folder, dtype, job.model)
@@ -76,11 +80,12 @@ class ModelCache:
         self._held.move_to_end(key)
         return self._held[key]
 
-    def _folder(self, job: AcceptedJob) -> Path:
+    def _folder(self, job: AcceptedJob, fetching: Callable[[], AbstractContextManager[Callable[[], None]]]) -> Path:
         storage = self._storage
         if "*" in self._settings.allowed_models:  # else the settings name it, and what it may read
             storage = storage.within(self._settings.narrowed(job.allowed_inputs).allowed_inputs)
-        return local_folder(job.model, storage, self._settings.home)
+        with fetching() as moved:
+            return local_folder(job.model, storage, self._settings.home, moved)
 
     @property
     def warm(self) -> list[str]:
