@@ -1,4 +1,4 @@
-"""A store that neither answers nor fails: a process that waits for it is ended, and its shard is run again."""
+"""A store that neither answers nor fails, or refuses for a while: its shards are run again, and no row is lost."""
 
 import io
 import re
@@ -12,8 +12,10 @@ import pytest
 
 from jobs.storage import Storage
 from schemas.heartbeat import FETCH, OPEN, READ, UPLOAD
-from schemas.manifest import JobStatus
+from schemas.manifest import JobStatus, Manifest
+from tests import pictures
 from tests.checkpoints import make_classifier
+from tests.checkpoints_vision import make_image_classifier
 from tests.faults.conftest import Note
 from tests.faults.proxy import S3Proxy, s3_proxy
 from tests.faults.stage import Stage, Worker
@@ -103,3 +105,25 @@ def test_a_store_that_is_slow_and_moves_is_waited_for(stage: Stage, s3: str, s3_
     assert rule.done >= 12, "the block was read in fewer answers"
     assert (manifest.status, manifest.rows, ended_stages(worker)) == (JobStatus.SUCCEEDED, 12, [])
     note("a store that takes a second for each answer", rule.done, "complete; no shard run again")
+
+
+@pytest.mark.slow
+def test_pictures_that_are_refused_for_a_while(
+    stage: Stage, s3: str, s3_endpoint: str, note: Note, tmp_path: Path
+) -> None:
+    """As with credentials that expire and are renewed."""
+    stage.storage = Storage()
+    for n in range(60):
+        body = pictures.encoded(pictures.picture(40, 50, seed=n), "PNG")
+        s3_client(s3_endpoint).put_object(Bucket=s3.removeprefix("s3://"), Key=f"in/{n:02}.png", Body=body)
+    changes = {"task": "image-classification", "model": str(make_image_classifier(tmp_path / "vit"))}
+    with s3_proxy(s3_endpoint) as proxy:
+        rule = proxy.fail("403", "GET", r"in/\d", times=300)
+        with stage.worker("--groups", "vision,control", **S3_ENV, AWS_ENDPOINT_URL_S3=proxy.url):
+            job = stage.submit(f"{s3}/in/", f"{s3}/out/", shard={"rows": 20}, **changes)
+            ended = stage.ended(job)
+    manifest = Manifest.model_validate_json(ended.manifest)
+    assert rule.done == 300
+    assert (manifest.status, manifest.rows, manifest.error_rows) == (JobStatus.SUCCEEDED, 60, 0)
+    tries = sum(stage.failpoints.claims(job.id).values()) - manifest.shards
+    note("store: 403 to GET of 60 pictures", rule.done, f"complete, no error row; {tries} shards put back for later")
