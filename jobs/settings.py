@@ -63,7 +63,12 @@ class Settings(BaseSettings):
         5, ge=1, description="Shards given up in a row for lost workers, none done in between, that fail their job."
     )
     record_timeout_s: float = Field(300, gt=0, description="Seconds of a step on one record; four times that on many.")
-    load_timeout_s: float = Field(1800, gt=0, description="Seconds that a model may take to load.")
+    load_timeout_s: float = Field(1800, gt=0, description="Seconds that a model may take to load, once it is fetched.")
+    io_timeout_s: float = Field(
+        900,
+        gt=0,
+        description="Seconds that reading, fetching a model or writing a part may go without a byte.",
+    )
     process_memory_gb: float | None = Field(
         None, gt=0, description="Resident size of a worker process at most; by default an equal share of 90% of memory."
     )

@@ -1,9 +1,10 @@
 """Heartbeat file: what a worker process works on, and each stage's deadline, read by the supervisor.
 
 The file begins with times (float64, seconds of the system-wide monotonic clock). There is one for each stage of the
-runner: its current step must be over by then; 0 if no step is under way. The last one is the pulse: the process must
-write again by then, which it does as long as any of its threads can run. Each write costs one system call. JSON
-follows: the process, and the attempt it works on.
+runner: its current step must be over by then; 0 if no step is under way. There is one for each kind of input and
+output: more bytes must have moved by then. The last one is the pulse: the process must write again by then, which it
+does as long as any of its threads can run. Each write costs one system call. JSON follows: the process, and the attempt
+it works on.
 """
 
 import struct
@@ -15,6 +16,8 @@ from schemas.plan import ShardOrder
 
 #: The runner's stages, each of which has a thread of its own.
 STAGES = ("prepare", "infer", "finish", "write")
+#: Input and output: reading the job and its plan, fetching the model, reading the next rows, writing the part.
+OPEN, FETCH, READ, UPLOAD = IO = ("open", "fetch", "read", "upload")
 #: The loading of a model, before the stages. It may keep all other threads waiting.
 LOAD = "load"
 #: The time that belongs to no stage: by it the process shows that it isn't stuck.
@@ -22,7 +25,7 @@ PULSE = "pulse"
 #: How many times longer a step may take if it works on more than one record.
 TOGETHER = 4
 
-_NAMES = (*STAGES, LOAD, PULSE)
+_NAMES = (*STAGES, *IO, LOAD, PULSE)
 _TIMES = struct.Struct(f"={len(_NAMES)}d")
 _TIME = struct.Struct("=d")
 

@@ -14,9 +14,18 @@ class Loss(StrEnum):
     LEASE_EXPIRED = "lease_expired"
 
 
+#: The rows of an attempt that was ended while a store kept it waiting: not one of them.
+NO_ROWS = (0, 0)
+
+
 class Death(NamedTuple):
     """The loss of a worker process, and the shard's rows start…stop-1 if it worked on these alone at the time."""
 
     why: Loss
     start: int | None = None
     stop: int | None = None
+
+    @property
+    def at_io(self) -> bool:
+        """Whether a store kept the process waiting: no record is at fault then."""
+        return (self.start, self.stop) == NO_ROWS

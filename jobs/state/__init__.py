@@ -23,7 +23,7 @@ class State:
     def __init__(self, settings: Settings) -> None:
         connection = Connection(settings)
         self._redis = connection.redis
-        self.workers = Workers(connection)
+        self.workers = Workers(connection, settings)
         self.jobs = Jobs(connection, self.workers, settings)
         self.shards = Shards(connection, self.workers, settings)
         self.locks = Locks(connection)

@@ -7,12 +7,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from jobs.settings import Settings
 from jobs.state.connection import Connection
 from schemas.plan import ShardOrder
+from schemas.task import Group
 from schemas.tasks import all_tasks
 
 _NAMES = "nightshift:workers"
 _SUSPENDED = "nightshift:suspended"
+_SINCE = "nightshift:reported_since"
 #: Seconds after which a supervisor that no longer reports counts as gone.
 _REPORT_S = 60
 #: Seconds for which a process remembers which workers there are.
@@ -55,13 +58,18 @@ class WorkerInfo:
         return len(self.suspended) < self.processes
 
 
+#: A worker that may be there, of a Redis that is new: it can serve all, and is asked for by none.
+_UNKNOWN = WorkerInfo("unknown", list(Group), 1, host="unknown")
+
 #: What a report says. An earlier version reads it too, and knows no more than these.
 _REPORTED = ("name", "groups", "processes", "devices", "work")
 
 
 class Workers:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settings: Settings) -> None:
         self._redis = connection.redis
+        self._connection = connection
+        self._settings = settings
         self._known: tuple[float, list[WorkerInfo]] = (float("-inf"), [])
 
     def report(
@@ -81,6 +89,13 @@ class Workers:
             pipe.set(_health_key(name), json.dumps({"host": host}), ex=_REPORT_S)
             pipe.sadd(_NAMES, name)
             pipe.execute()
+
+    def begin(self) -> None:
+        """Note that supervisors report to this Redis from now on, if that isn't noted yet.
+
+        Until each had the time to do so, nobody knows which machines there are.
+        """
+        self._redis.set(_SINCE, self._connection.now(), nx=True)
 
     def forget(self, name: str) -> None:
         self._redis.delete(_key(name), _health_key(name))
@@ -137,8 +152,15 @@ class Workers:
         seen, found = self._known
         if time.monotonic() - seen > _REMEMBERED_S:
             found = self.alive()
+            if self._is_new():
+                found.append(_UNKNOWN)
             self._known = time.monotonic(), found
         return found
+
+    def _is_new(self) -> bool:
+        """Return whether other machines may be there that had no time to report. One in a process of its own has none."""
+        since = self._redis.get(_SINCE) if self._settings.rebuild else None
+        return since is not None and self._connection.now() - float(since) < 3 * self._settings.sweep_s
 
     def able_hosts(self, tasks: Collection[str]) -> list[str]:
         """Return the machines with a worker that serves one of these tasks and takes shards."""

@@ -2,7 +2,7 @@
 
 import io
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -29,13 +29,14 @@ class PinnedReader(io.RawIOBase):
     """A seekable reader of one version of an object.
 
     If a read fails, `failure` keeps the error: a library that reads through this file, such as pyarrow, may raise one
-    of its own instead.
+    of its own instead. `on_read` is called after each read that brought bytes.
     """
 
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__()
         self.info = info
         self.failure: NightshiftError | None = None
+        self.on_read: Callable[[], None] = lambda: None
         self._position = 0
 
     @abstractmethod
@@ -66,6 +67,7 @@ class PinnedReader(io.RawIOBase):
         except NightshiftError as error:
             self.failure = error
             raise
+        self.on_read()
         self._position += len(data)
         return data
 

@@ -107,6 +107,7 @@ class Supervisor:
         while True:
             try:
                 in_hand = self._watchdog.in_hand()
+                self._state.workers.begin()
                 self._state.workers.report(
                     self._name, processes.groups, processes.workers, processes.devices, in_hand, self._settings.host
                 )

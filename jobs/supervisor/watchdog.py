@@ -19,8 +19,8 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import ServiceUnavailable
-from schemas.heartbeat import PULSE, STAGES, WorkInHand, failures_file, read_work
-from schemas.loss import Loss
+from schemas.heartbeat import IO, PULSE, STAGES, WorkInHand, failures_file, read_work
+from schemas.loss import NO_ROWS, Loss
 from schemas.plan import ShardOrder
 from schemas.tasks import find_task
 
@@ -65,21 +65,31 @@ class Watchdog:
             if seen is None:
                 self._lost(work, file)
             elif work.attempt not in self._ended:
-                why = self._fault(work, seen, times)
-                if why is not None:
-                    self._ended[work.attempt] = why
-                    with suppress(ProcessLookupError):  # gone by itself meanwhile
-                        os.kill(work.pid, signal.SIGKILL)
+                late = self._late_stages(work, seen, times)
+                if self._is_outgrown(seen):
+                    self._end(work, Loss.MEMORY_EXCEEDED)
+                elif late:
+                    event(_log, "stage_late", logging.WARNING, pid=work.pid, stage=",".join(sorted(late)))
+                    self._end(work, Loss.TIMEOUT)
+                    if late <= set(IO):  # no record's fault, which the shard's next attempt is told
+                        self._state.shards.set_position(work.order, work.attempt, NO_ROWS)
 
-    def _fault(self, work: WorkInHand, seen: "_Process", times: dict[str, float]) -> Loss | None:
+    def _end(self, work: WorkInHand, why: Loss) -> None:
+        self._ended[work.attempt] = why
+        with suppress(ProcessLookupError):  # gone by itself meanwhile
+            os.kill(work.pid, signal.SIGKILL)
+
+    def _is_outgrown(self, seen: "_Process") -> bool:
         limit = self._settings.process_memory_gb
-        if limit is not None and seen.resident > limit * (1 << 30):
-            return Loss.MEMORY_EXCEEDED
+        return limit is not None and seen.resident > limit * (1 << 30)
+
+    def _late_stages(self, work: WorkInHand, seen: "_Process", times: dict[str, float]) -> set[str]:
+        """Return the stages that were late at the last check and still are."""
         # Outside of a step, as while a model is loaded, silence is no fault of a record.
         running = times if times.keys() & STAGES else {name: at for name, at in times.items() if name != PULSE}
         late = {item for item in running.items() if time.monotonic() > item[1]}
         before, self._late[work.attempt] = self._late.get(work.attempt, set()), late
-        return Loss.TIMEOUT if late & before and not seen.stopped else None
+        return set() if seen.stopped else {name for name, _ in late & before}
 
     def _lost(self, work: WorkInHand, file: Path) -> None:
         order = work.order

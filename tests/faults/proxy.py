@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["403", "500", "503", "409", "reset", "stall", "truncate", "lose"]
+Fault = Literal["403", "500", "503", "409", "reset", "stall", "trickle", "slow", "truncate", "lose"]
 _CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown", "409": "ConditionalRequestConflict"}
 
 
@@ -22,8 +22,9 @@ _CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown", "409
 class Rule:
     """Fail the next `times` requests of this method (`*` is any) whose path and query match.
 
-    `stall` sends half of the body and then nothing for `stall_s`, `truncate` half of it and the end; `lose` lets the
-    store do what was asked and drops its answer. `done` counts.
+    `stall` sends half of the body and then nothing for `stall_s`, `trickle` a byte now and then, which keeps a client
+    waiting for ever; `slow` waits `stall_s` before it answers; `truncate` sends half of the body and the end; `lose`
+    lets the store do what was asked and drops its answer. `done` counts.
     """
 
     fault: Fault
@@ -86,6 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self._reset()
             return
+        if fault == "slow":
+            assert rule is not None
+            self.server.proxy.over.wait(rule.stall_s)
         status, headers, data = self._forward(body)
         if fault == "lose":
             self._reset()
@@ -101,6 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if fault == "trickle":
+            for place in range(len(data)):
+                self.wfile.write(data[place : place + 1])
+                self.wfile.flush()
+                if self.server.proxy.over.wait(1):
+                    break
         if fault in ("stall", "truncate"):
             assert rule is not None
             self.wfile.write(data[: len(data) // 2])

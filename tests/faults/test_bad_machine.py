@@ -75,7 +75,8 @@ def outcome(stage: Stage, job: Submitted, expect_why: str, good_before: int = 0)
         assert any(expect_why in why for why in said), said
     wasted = claims["bad"] - good_before
     assert wasted < WASTED * claims.total(), claims
-    return f"complete, no shard given up; {'the bad one suspended; ' if said else ''}{wasted} of {claims.total():,} attempts wasted"
+    end = "the bad one suspended; " if said else ""
+    return f"complete, no shard given up; {end}{wasted} of {claims.total():,} attempts wasted"
 
 
 def local_job(stage: Stage, **changes: object) -> Submitted:

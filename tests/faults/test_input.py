@@ -83,13 +83,16 @@ def test_a_corrupt_footer_and_a_corrupt_page(stage: Stage, note: Note, tmp_path:
         ended = stage.ended(job)
     job.inputs.remove(str(footer))
     manifest = stage.check(ended, job, was={str(page): str(kept)})
-    assert (manifest.status, manifest.rows) == (JobStatus.FAILED, 70)
-    first, second = manifest.lost
-    assert first.error.code == second.error.code == "unreadable"
-    assert str(footer) in first.error.message
-    assert "footer" in first.error.message
-    assert f"{page}: row group 2" in second.error.message
-    note("a corrupt footer, a corrupt page", 1, "named with file and row group; all other rows done")
+    assert (manifest.status, manifest.rows, manifest.errors) == (JobStatus.FAILED, 80, {"unreadable": 10})
+    (lost,) = manifest.lost
+    assert lost.error.code == "unreadable"
+    assert str(footer) in lost.error.message
+    assert "footer" in lost.error.message
+    errors = {row["source_row"]: row["error"]["message"] for row in read_output(job.output) if row["error"]}
+    assert sorted(errors) == list(range(20, 30))
+    assert all(f"{page}: rows 0 to 9 of row group 2" in message for message in errors.values())
+    note("a corrupt footer", 1, "its shards named; all other rows done")
+    note("a corrupt page", 1, "its rows are error rows that name file, row group and rows; all other rows done")
 
 
 def test_media_that_is_broken_or_a_bomb(stage: Stage, note: Note, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ from tests.simulation.world import Dead, Process, Threading, Time, World, serial
 from workers.execution import process as execution_process
 from workers.execution.breaker import Breaker
 from workers.execution.ticket import run_turns
+from workers.io.witnesses import Witnesses
 
 TASK = "text-classification"
 REPORT_S = 60.0
@@ -300,6 +301,7 @@ class Deployment:
         broker = SimBroker(self)
         while True:
             try:
+                state.workers.begin()
                 state.workers.report(name, list(Group), count, host=machine.name)
                 sweep(state, broker, self.settings, name)
                 rebuild_if_new(state, broker, catalog, self.settings, name)
@@ -353,7 +355,7 @@ class Deployment:
         process = self.world.process
         assert isinstance(process, WorkerProcess)
         process.in_hand = order, attempt
-        yield SimpleNamespace(hurry=lambda: None, loading=_nothing)
+        yield SimpleNamespace(hurry=lambda: None, loading=_nothing, moving=_nothing, moved=lambda stage: None)
         process.in_hand = None
 
     def _unfit(self, device: Any, folder: Any) -> str | None:
@@ -433,7 +435,7 @@ class SimContext:
 
     def job(self, job: str) -> execution_process.JobContext:
         if job not in self._jobs:
-            context = execution_process.JobContext(job, self.storage, self.settings)
+            context = execution_process.JobContext(job, self.storage, self.settings, Witnesses())
             context.handler = lambda *_: None  # type: ignore[assignment, method-assign]
             self._jobs[job] = context
         return self._jobs[job]
@@ -457,7 +459,7 @@ class SimModels:
         self.device = "cpu"
         self.warm: list[str] = []
 
-    def get(self, job: AcceptedJob, handler: Any, loading: Callable[[], Any]) -> Any:
+    def get(self, job: AcceptedJob, handler: Any, loading: Callable[[], Any], fetching: Callable[[], Any]) -> Any:
         world = self._deployment.world
         key = job.model.source
         if key not in self.warm:
@@ -489,7 +491,7 @@ class SimRun:
         self.answered = True
         self.unexpected: NightshiftError | None = None
 
-    def run(self, shard: Shard, reader: Any, task_columns: Any, writer: Any, careful: Any) -> None:
+    def run(self, shard: Shard, reader: Any, task_columns: Any, writer: Any, *more: Any) -> None:
         world, deployment = self._deployment.world, self._deployment
         process = world.process
         assert isinstance(process, WorkerProcess)
@@ -517,7 +519,7 @@ class SimRun:
 
 
 @contextmanager
-def _nothing(limit: float) -> Iterator[None]:
+def _nothing(stage: object) -> Iterator[None]:
     yield
 
 

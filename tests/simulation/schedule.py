@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from jobs.settings import Settings
 from jobs.state import State
@@ -117,7 +118,7 @@ class _Draw:
                 self.bad = machine
             if bad in ("denied", "away"):
                 kind = AccessDenied if bad == "denied" else Transient
-                self._world.at(begins - 1_000_000, lambda: self._break_storage("m1", ends, kind))
+                self._world.at(begins - 1_000_000, partial(self._break_storage, "m1", ends, kind))
         return self._deployment.machines
 
     def _break_storage(self, host: str, until: float, kind: type[Exception]) -> None:
@@ -249,9 +250,8 @@ def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) ->
         wrong.append(f"shards named twice: parts {named}, lost {lost}")
     was_cancelled = (job.id, -2) in deployment.seen
     if set(there) != set(named):
-        wrong.append(
-            f"parts {sorted(set(there) - set(named))} aren't in the manifest, {set(named) - set(there)} are gone"
-        )
+        more, gone = sorted(set(there) - set(named)), sorted(set(named) - set(there))
+        wrong.append(f"parts {more} aren't in the manifest, parts {gone} of it are gone")
     if manifest.status is JobStatus.SUCCEEDED and set(named) != set(range(shards)):
         wrong.append(f"it succeeded with parts {named} of {shards}")
     if manifest.status is JobStatus.CANCELLED and not was_cancelled:
@@ -261,13 +261,13 @@ def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) ->
     blamable = troubles.deadly | troubles.unreadable
     for shard in lost.keys() - blamable:
         wrong.append(f"shard {shard} is lost ({lost[shard]}), and nothing was wrong with it")
-    alone = len(deployment.machines) == 1
     if manifest.status is JobStatus.FAILED and not (blamable or troubles.bad_model):
         wrong.append(f"it failed, and nothing was wrong with it: {manifest.error}")
-    for shard in troubles.deadly & lost.keys() if not alone else ():
+    # A machine that is bad in ways of its own may be suspended, and is no witness then.
+    good = [machine for machine in deployment.machines if not machine.bad]
+    for shard in troubles.deadly & lost.keys() if len(good) > 1 else ():
         hosts = set(deployment.seen.get((job.id, shard), ()))
-        up = len(deployment.machines)
-        if up > 1 and len(hosts) < 2:
+        if len(hosts) < 2:
             wrong.append(f"shard {shard} was given up, and only {hosts} saw it")
     for (of, shard), hosts in deployment.seen.items():
         if of == job.id and shard >= 0 and len(hosts) > 60:

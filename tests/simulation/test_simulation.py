@@ -23,5 +23,4 @@ def quick(settings: Settings, tmp_path: Path) -> Settings:
 def test_schedules(quick: Settings, first: int) -> None:
     for seed in range(first, min(first + BATCH, FIRST + COUNT)):
         schedule = run_schedule(seed, quick)
-        print(seed, schedule.steps)
         assert not schedule.wrong, "\n".join([f"seed {seed}:", *schedule.told, "wrong:", *schedule.wrong])

@@ -8,7 +8,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +65,8 @@ class World:
         """Run a function as a thread of a process."""
 
         def run() -> None:
-            try:
+            with suppress(Dead):
                 function()
-            except Dead:
-                pass
 
         green = greenlet.greenlet(run, parent=self._hub)
         self._all.append(green)
@@ -152,16 +150,8 @@ class World:
         self.over = True
         for green in self._all:
             if not green.dead and green:
-                with _quiet():
+                with suppress(Dead):
                     green.throw(Dead)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    try:
-        yield
-    except Dead:
-        pass
 
 
 class Time:

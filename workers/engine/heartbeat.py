@@ -9,8 +9,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from jobs.logs import event
@@ -25,13 +26,19 @@ HURRY_S = 60.0
 
 
 class Watch:
-    """Writes the deadlines of an attempt's steps, if there is a file. `alone`: the steps are on a single record."""
+    """Writes the deadlines of an attempt's steps, if there is a file. `alone`: the steps are on a single record.
 
-    def __init__(self, file: int | None = None, limit_s: float = 0) -> None:
+    `limit_s` is the limit for a step on one record, `io_s` the limit on the silence of input and output.
+    """
+
+    def __init__(self, file: int | None = None, limit_s: float = 0, io_s: float = 0) -> None:
         self._file = file
         self._limit_s = limit_s
+        self._io_s = io_s
         self.alone = False
         self._is_loading = False
+        self._moving: set[str] = set()
+        self._lock = threading.Lock()
 
     def begin(self, stage: str) -> None:
         """Note that a step of this stage begins. It replaces the stage's earlier step."""
@@ -41,6 +48,25 @@ class Watch:
         """Set this stage's deadline: its next sign of life comes within so many seconds."""
         if self._file is not None:
             os.pwrite(self._file, time_to_bytes(time.monotonic() + within_s), place_of(name))
+
+    @contextmanager
+    def moving(self, stage: str) -> Iterator[Callable[[], None]]:
+        """Limit the silence of input or output. What this yields is to be called whenever bytes have moved."""
+        with self._lock:
+            self._moving.add(stage)
+            self.expect(stage, self._io_s)
+        try:
+            yield partial(self.moved, stage)
+        finally:
+            with self._lock:
+                self._moving.discard(stage)
+                self.end(stage)
+
+    def moved(self, stage: str) -> None:
+        """Note that bytes have moved, if this stage is under way. Any thread may call it."""
+        with self._lock:
+            if stage in self._moving:
+                self.expect(stage, self._io_s)
 
     @contextmanager
     def loading(self, limit_s: float) -> Iterator[None]:
@@ -66,11 +92,18 @@ class Watch:
 
 @contextmanager
 def watched(
-    folder: Path | None, slot: int, order: ShardOrder, attempt: str, limit_s: float, silence_s: float
+    folder: Path | None,
+    slot: int,
+    order: ShardOrder,
+    attempt: str,
+    limit_s: float,
+    io_s: float,
+    silence_s: float,
 ) -> Iterator[Watch]:
     """Keep a heartbeat file while the attempt lasts. Write no file if there is no folder, which a supervisor makes.
 
-    `limit_s` is the limit for a step on one record, `silence_s` the limit for code that lets no other thread run.
+    `limit_s` is the limit for a step on one record, `io_s` for the silence of input and output, `silence_s` for code
+    that lets no other thread run.
     """
     if folder is None:
         yield Watch()
@@ -84,7 +117,7 @@ def watched(
         event(_log, "not_watched", logging.WARNING, error=str(error))
         yield Watch()
         return
-    watch, over = Watch(file, limit_s), threading.Event()
+    watch, over = Watch(file, limit_s, io_s), threading.Event()
 
     def pulse() -> None:
         while not over.is_set():

@@ -32,6 +32,7 @@ class Findings:
 
 def findings(deaths: Sequence[Death]) -> Findings | None:
     """Return what these deaths, in order, show; None if there are too few of them to isolate poison records."""
+    deaths = [death for death in deaths if not death.at_io]
     if len(deaths) < CAREFUL_AFTER and all(death.why in (Loss.WORKER_LOST, Loss.LEASE_EXPIRED) for death in deaths):
         return None
     suspects: list[Span] = []

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from schemas.errors import Interrupted, Permanent, RecordError, Transient
+from schemas.heartbeat import READ
 from schemas.plan import Shard
 from schemas.report import ShardReport
 from workers.engine.batcher import Batcher
@@ -29,7 +30,7 @@ from workers.engine.poison_rows import Careful, spans
 from workers.engine.prefetch import ahead, behind
 from workers.engine.record_identity import record_key, record_seed, seeded
 from workers.handler import Handler, Piece, Prediction
-from workers.io.block import Block, Reader
+from workers.io.block import ONCE, Block, Reader, Reading
 from workers.io.part_writer import PartWriter
 from workers.models.budget import Budget
 from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, free_memory
@@ -102,6 +103,7 @@ class ShardRun:
         task_columns: dict[str, str],
         writer: PartWriter,
         careful: Careful | None = None,
+        reading: Reading = ONCE,
     ) -> None:
         """Write the shard's rows and answers to `writer`, span by span if poison records are to be isolated.
 
@@ -109,7 +111,8 @@ class ShardRun:
         the model is then at fault and not the records.
         """
         threads = max(2, torch.get_num_threads())
-        read = reader.blocks(shard, task_columns)
+        moved = partial(self._watch.moved, READ)
+        read = self._read(reader.blocks(shard, task_columns, replace(reading, moved=moved)))
         with ThreadPoolExecutor(threads, thread_name_prefix="record") as pool:
             if careful is None and shard.rows <= FEW:
                 self._in_turn(read, pool, threads, writer)
@@ -134,6 +137,15 @@ class ShardRun:
     def answered(self) -> bool:
         """Whether a record of this shard was answered."""
         return self._answered
+
+    def _read(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Yield the blocks. While each is read, the silence of the store is limited."""
+        while True:
+            with self._watch.moving(READ):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
 
     def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
         """Run the stages one after the other. For a few rows, threads would cost more than the overlap saves."""

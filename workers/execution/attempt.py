@@ -18,6 +18,7 @@ from jobs.settings import Settings
 from jobs.state import State, Verdict
 from jobs.storage.job_folder import JobFolder
 from schemas.errors import AlreadyExists, NightshiftError, ServiceUnavailable, Transient
+from schemas.heartbeat import FETCH, OPEN, UPLOAD
 from schemas.layout import part_name
 from schemas.plan import ShardOrder
 from schemas.report import ShardReport
@@ -30,6 +31,7 @@ from workers.execution.process import Process
 from workers.execution.retry_policy import Decision, FailJob, FailShard, PutBack, decide, jitter
 from workers.execution.self_check import device_fault
 from workers.execution.suspension import resumed, suspended
+from workers.io.block import Reading
 from workers.io.part_writer import PartWriter
 from workers.models.device import DEVICE_LOST
 
@@ -54,6 +56,12 @@ class Attempt:
         """The name of the part."""
         return part_name(self.order.shard, self.order.shards)
 
+    def is_last(self) -> bool:
+        """Return whether the shard is given up if it fails once more: others, if there are any, failed at it too."""
+        shards = self.process.state.shards
+        is_last = shards.tries(self.order) + 1 >= self.process.settings.max_transient
+        return is_last and shards.is_confirmed(self.order)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -67,7 +75,7 @@ class Outcome:
 def run_attempt(attempt: Attempt) -> Outcome:
     """Run a shard whose lease is held. The outcome, an error included, is told to Redis and logged, never raised."""
     order, settings = attempt.order, attempt.process.settings
-    limits = settings.record_timeout_s, settings.silence_s
+    limits = settings.record_timeout_s, settings.io_timeout_s, settings.silence_s
     with bound(job=order.job, shard=order.shard, attempt=attempt.id, task=order.task):
         with watched(settings.work_folder, settings.slot, order, attempt.id, *limits) as watch:
             outcome = _told(attempt, watch)
@@ -162,12 +170,14 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     """Compute the shard's part and create it in storage. If another attempt's part is there already, it counts."""
     process, order = attempt.process, attempt.order
     folder = attempt.folder
-    found = folder.find_report(attempt.part, order.job)
-    if found is not None:
-        return Outcome("found", report=found)
-    job = process.job(order.job)
-    shard = job.shard(order.shard)
-    held = process.models.get(job.accepted, job.handler, partial(_loading, lease, watch, process.settings))
+    with watch.moving(OPEN):
+        found = folder.find_report(attempt.part, order.job)
+        if found is not None:
+            return Outcome("found", report=found)
+        job = process.job(order.job)
+        shard = job.shard(order.shard)
+    loading, fetching = partial(_loading, lease, watch, process.settings), partial(watch.moving, FETCH)
+    held = process.models.get(job.accepted, job.handler, loading, fetching)
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
     run = ShardRun(handler, job.budget(held), lease.check, watch)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb
@@ -175,7 +185,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     loaded_now = held.load_s
     held.load_s = 0.0
     with PartWriter(job.output_schema) as writer:
-        run.run(shard, job.reader, job.task_columns, writer, careful)
+        run.run(shard, job.reader, job.task_columns, writer, careful, Reading(attempt.is_last))
         _check_unexpected(run, attempt)
         report = run.report(
             job=order.job,
@@ -188,12 +198,14 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
             versions=process.versions,
             seconds={"wall": round(time.monotonic() - attempt.started, 4), "load": round(loaded_now, 4)},
         )
-        part = writer.close(report)
+        part = writer.close(report, partial(watch.moved, UPLOAD))
         lease.check_for_commit()
         try:
-            folder.write_part(attempt.part, part, attempt.id)
+            with watch.moving(UPLOAD):
+                folder.write_part(attempt.part, part, attempt.id)
         except AlreadyExists:
-            found = folder.find_report(attempt.part, order.job)
+            with watch.moving(OPEN):
+                found = folder.find_report(attempt.part, order.job)
             if found is None:
                 raise
             return Outcome("found", report=found)

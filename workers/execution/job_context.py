@@ -12,6 +12,7 @@ from schemas.input_uris import InputUris
 from schemas.output import kept_columns, output_schema, task_columns
 from schemas.plan import Shard
 from workers.io.media_reader import reader_for
+from workers.io.witnesses import Witnesses
 from workers.models.budget import Budget
 from workers.models.cache import Held
 from workers.tasks import handler_of
@@ -20,7 +21,7 @@ from workers.tasks import handler_of
 class JobContext:
     """A job as a worker sees it: its spec, its plan, and the handler, columns and reader that follow from them."""
 
-    def __init__(self, job: str, storage: Storage, settings: Settings) -> None:
+    def __init__(self, job: str, storage: Storage, settings: Settings, witnesses: Witnesses) -> None:
         catalog = Catalog(settings.catalog_uri, storage)
         accepted = catalog.job(job)
         if accepted is None:
@@ -36,7 +37,7 @@ class JobContext:
         self.task_columns = task_columns(spec, columns)
         kept = kept_columns(spec, columns)
         self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
-        self.reader = reader_for(self.accepted, columns, storage, settings)
+        self.reader = reader_for(self.accepted, columns, storage, settings, witnesses)
         self._inputs = InputUris(spec.input.uris)
         self._shards: dict[int, Shard] = {}
 

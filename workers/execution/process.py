@@ -21,6 +21,7 @@ from schemas import __version__
 from schemas.heartbeat import failures_file
 from workers.execution.breaker import Breaker
 from workers.execution.job_context import JobContext
+from workers.io.witnesses import Witnesses
 from workers.models.cache import ModelCache
 
 #: The number of jobs whose spec and plan a process remembers.
@@ -38,6 +39,7 @@ class Process:
         self.broker = broker
         self.storage = Storage()
         self.models = ModelCache(settings, self.storage)
+        self.witnesses = Witnesses()
         self.name = f"{settings.host}-{os.getpid()}"
         self.stop_file: Path | None = settings.stop_file
         self.breaker = Breaker()
@@ -63,7 +65,7 @@ class Process:
     def job(self, job: str) -> JobContext:
         """Return the job's context, which is read from storage for the job's first shard in this process."""
         if job not in self._jobs:
-            self._jobs[job] = JobContext(job, self.storage, self.settings)
+            self._jobs[job] = JobContext(job, self.storage, self.settings, self.witnesses)
             if len(self._jobs) > REMEMBERED_JOBS:
                 self._jobs.popitem(last=False)[1].reader.close()
         self._jobs.move_to_end(job)

@@ -23,6 +23,7 @@ from schemas.plan import Shard
 from workers.engine.runner import ShardRun
 from workers.io.media_reader import reader_for
 from workers.io.part_writer import PartWriter
+from workers.io.witnesses import Witnesses
 from workers.models.cache import ModelCache
 from workers.tasks import handler_of
 
@@ -34,7 +35,7 @@ def sample(job: AcceptedJob, shard: Shard, columns: pa.Schema, settings: Setting
     handler = handler_of(spec.task_schema)
     held = ModelCache(settings, storage).get(job, handler)
     kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
-    reader = reader_for(job, columns, storage, settings)
+    reader = reader_for(job, columns, storage, settings, Witnesses())
     start = time.monotonic()
     with PartWriter(output_schema(spec.task_schema, kept)) as writer:
         run = ShardRun(handler(held.loaded, spec.task_params, spec), held.budget, lambda rows: None)

@@ -1,6 +1,6 @@
 """What does a reader return? Blocks of rows, with the records in them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,10 +34,26 @@ class Block:
         )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a reader is told of the attempt that it reads for.
+
+    `is_last` returns whether the shard gets no other try. `moved` is to be called whenever bytes have come, by any
+    thread.
+    """
+
+    is_last: Callable[[], bool] = lambda: True
+    moved: Callable[[], None] = lambda: None
+
+
+#: A reading that is tried once.
+ONCE = Reading()
+
+
 class Reader(Protocol):
     """Reads a shard's rows. For one thread at a time."""
 
-    def blocks(self, shard: Shard, task_columns: dict[str, str]) -> Iterator[Block]: ...
+    def blocks(self, shard: Shard, task_columns: dict[str, str], reading: Reading = ONCE) -> Iterator[Block]: ...
     def close(self) -> None: ...
 
 

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 
 from jobs.storage import PinnedReader
+from workers.io.pages import read_header
 
 #: Rows that are decoded at once; bytes that these are expected to have, and can have at most.
 BATCH_ROWS = 1024
@@ -30,20 +31,6 @@ def batch_rows(metadata: pq.FileMetaData, group: int, columns: set[str], file: P
 
 def _dictionary_bytes(file: PinnedReader, column: pq.ColumnChunkMetaData) -> int:
     """Return the uncompressed size of a column's dictionary: by the header of its page, or else the column's own."""
-    file.seek(column.dictionary_page_offset)
-    head = file.read(24)
-    # A Thrift struct in the compact protocol: fields 1, the page's type, and 2, its uncompressed size, both zigzag.
-    place, values = 0, []
-    for _ in range(2):
-        if place >= len(head) or head[place] != 0x15:
-            return int(column.total_uncompressed_size)
-        place += 1
-        value = shift = 0
-        while place < len(head):
-            value |= (head[place] & 0x7F) << shift
-            shift += 7
-            place += 1
-            if not head[place - 1] & 0x80:
-                break
-        values.append(value >> 1)
-    return min(values[1], int(column.total_uncompressed_size))
+    size, start = int(column.total_uncompressed_size), int(column.dictionary_page_offset)
+    page = read_header(file, start, file.info.size)
+    return size if page is None else min(page.unpacked, size)

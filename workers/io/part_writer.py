@@ -1,8 +1,10 @@
 """Write a part: finished rows go into its Parquet file block by block, in memory up to a size and beyond it on disk."""
 
+import io
 import tempfile
-from collections.abc import Sequence
-from typing import BinaryIO, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,8 +54,23 @@ class PartWriter:
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self.rows += len(block)
 
-    def close(self, report: ShardReport) -> BinaryIO:
-        """Finish the part, with the report in its footer, and return its file."""
+    def close(self, report: ShardReport, moved: Callable[[], None] = lambda: None) -> BinaryIO:
+        """Finish the part, with the report in its footer, and return its file. Each read of it calls `moved`."""
         self._writer.add_key_value_metadata(report.to_metadata())
         self._writer.close()
-        return cast(BinaryIO, self._file)
+        return cast(BinaryIO, _Followed(self._file, moved))
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """A file that whoever uploads it reads from the beginning."""
+
+    file: IO[bytes]
+    moved: Callable[[], None]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        self.moved()
+        return self.file.read(size)

@@ -37,6 +37,14 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def available_memory(device: torch.device) -> int | None:
+    """Return how many bytes of a GPU are free, or only cached by this process; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def default_budget(device: torch.device) -> int:
     return BATCH_TOKENS[device.type]
 

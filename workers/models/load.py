@@ -7,14 +7,18 @@ import torch
 import transformers
 
 from schemas.errors import Permanent
+from workers.models.device import OUT_OF_MEMORY
 from workers.models.trust import check_folder, check_size, read_config
+
+#: Errors of loading that are raised as they are.
+_PASSED_ON: tuple[type[BaseException], ...] = (Permanent, *OUT_OF_MEMORY)
 
 
 def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     """Return the model of the auto class `auto`, in evaluation mode on the device.
 
     Raise Permanent (code `model`) if the folder holds no such model, or if its weights leave a part of the model unset,
-    which Transformers would fill with random numbers.
+    which Transformers would fill with random numbers. Raise one of OUT_OF_MEMORY if there is no room for it.
     """
     size = check_folder(folder)
     try:
@@ -29,7 +33,7 @@ def load_model(auto: Any, folder: Path, device: torch.device, dtype: torch.dtype
             ignore_mismatched_sizes=True,  # reported below, in our words
             output_loading_info=True,
         )
-    except Permanent:
+    except _PASSED_ON:
         raise
     except Exception as error:  # Transformers and safetensors raise many classes for a broken folder
         if "auto_map" in read_config(folder / "config.json"):

@@ -5,7 +5,9 @@ its memory with numbers that are in no file.
 """
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ _NO_COUNT = re.compile(r"_id$|theta")
 _FEW, _MANY = 1_000, 10_000_000
 #: Numbers of a model for each byte of its weights: two in four-bit weights, and some that are in no file.
 _PER_BYTE = 3
+_WEIGHTS = "*.safetensors"
+#: The bits of a number in the name of a type in safetensors, such as BF16, I64 or F8_E4M3; BOOL has a byte.
+_BITS = re.compile(r"^[A-Z]+(\d+)")
 #: Implementations of attention that Transformers has itself. Others are code from the hub.
 _ATTENTION = ("eager", "sdpa")
 
@@ -93,17 +98,36 @@ def _check_index(folder: Path) -> None:
                 raise _refused(f"{index.name} names {name!r}, which is no safetensors file beside it")
 
 
+def loaded_size(folder: Path, dtype: torch.dtype) -> int:
+    """Return the bytes that the folder's weights take once loaded: each float has the size of `dtype` then.
+
+    Raise Permanent (code `model`) for weights that can't be read.
+    """
+    size = 0
+    for weights in _opened(folder):
+        for name in weights.keys():  # noqa: SIM118 (no mapping)
+            tensor = weights.get_slice(name)
+            stored = tensor.get_dtype()
+            bits = _BITS.search(stored)
+            own = int(bits[1]) // 8 if bits else 1
+            size += math.prod(tensor.get_shape()) * (dtype.itemsize if "F" in stored else own)
+    return size
+
+
 def _weights(folder: Path) -> tuple[int, int]:
     """Return how many tensors the folder's weights have, and their bytes."""
-    tensors = size = 0
-    for file in folder.glob("*.safetensors"):
+    tensors = sum(len(weights.keys()) for weights in _opened(folder))
+    return tensors, sum(file.stat().st_size for file in folder.glob(_WEIGHTS))
+
+
+def _opened(folder: Path) -> Iterator[Any]:
+    """Yield each file of the folder's weights, opened. Raise Permanent for one that can't be read."""
+    for file in folder.glob(_WEIGHTS):
         try:
             with safe_open(file, "pt") as weights:
-                tensors += len(weights.keys())
+                yield weights
         except (SafetensorError, OSError) as error:
             raise _refused(f"{file.name}: {error}") from None
-        size += file.stat().st_size
-    return tensors, size
 
 
 def _check_values(value: Any, modules: int, numbers: int, name: str = "") -> None:

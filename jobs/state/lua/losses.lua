@@ -127,6 +127,7 @@ local function lose(id, shard, why, unnamed, named, most_shards, able, at_once)
   redis.call('HINCRBY', job_key(id), 'workers_lost', 1)
   redis.call('HSET', job_key(id), 'last_loss', why)
   if at == 'load' then
+    blame(id, shard, host, 'load')
     lose_loading(id, host, why, unnamed, able, at_once)
     return again(id, shard)
   end

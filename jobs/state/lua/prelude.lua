@@ -26,7 +26,7 @@
 --   active             jobs that have not ended, by the time they were accepted
 --   worker:{name}      what a supervisor reported (JSON)   workers           names of those that ever reported
 --   health:{name}      how its machine is (JSON)           suspended         hash process -> why it takes no shards (JSON)
---   swept              when the last sweep was
+--   swept              when the last sweep was         reported_since     when the first supervisor reported
 --   lock:{name}        the lock's owner                    rates             hash "task model" -> records a second
 --   epoch, rebuilding  the server process that all jobs were entered into; the token of a rebuilding
 

@@ -142,7 +142,8 @@ def test_a_fault_that_should_pass_is_tried_again(
     assert house.attempt(job, 0).how == "committed"
 
 
-def test_an_unreadable_slice_fails_its_shard_alone(house: House, classifier: Path, tmp_path: Path) -> None:
+def test_rows_that_can_not_be_read_are_error_rows(house: House, classifier: Path, tmp_path: Path) -> None:
+    """A shard has its planned rows, even if not one of them can be read."""
     good, bad = tmp_path / "in" / "a.parquet", tmp_path / "in" / "b.parquet"
     write_reviews(good, sentences(30))
     write_reviews(bad, sentences(30, seed=1))
@@ -151,12 +152,14 @@ def test_an_unreadable_slice_fails_its_shard_alone(house: House, classifier: Pat
     start = column.dictionary_page_offset or column.data_page_offset
     data[start : start + 100] = b"\xff" * 100
     bad.write_bytes(data)
-    manifest = house.run(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out", shard={"rows": 30}))
-    assert (manifest.status, manifest.rows) == (JobStatus.FAILED, 30)
-    (lost,) = manifest.lost
-    assert lost.error.code == "unreadable"
-    assert "b.parquet: row group 0 can't be read" in lost.error.message
-    assert [(s.uri, s.first_row, s.rows) for s in lost.slices] == [(str(bad), 0, 30)]
+    manifest = house.run(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out", shard={"rows": 20}))
+    assert (manifest.status, manifest.rows, manifest.errors) == (JobStatus.SUCCEEDED, 60, {"unreadable": 30})
+    rows = read_output(f"{tmp_path}/out")
+    assert [row["id"] for row in rows] == [*range(30), *range(30)]
+    assert all(row["prediction"] and row["review"] for row in rows[:30])
+    assert all(row["prediction"] is row["review"] is None for row in rows[30:])
+    message = rows[30]["error"]["message"]
+    assert message.startswith(f"{bad}: rows 0 to 9 of row group 0 can't be read: 'review': ")
 
 
 def test_a_file_that_is_no_parquet_fails_alone(house: House, classifier: Path, tmp_path: Path) -> None:

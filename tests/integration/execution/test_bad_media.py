@@ -12,7 +12,9 @@ from schemas.manifest import JobStatus
 from tests import media, pictures
 from tests.checkpoints_audio import make_sound_classifier
 from tests.checkpoints_vision import make_image_classifier
+from tests.faults.proxy import s3_proxy
 from tests.integration.harness import House, read_output
+from tests.servers import s3_client
 
 
 def run(task: str, model: Path, source: Path, output: Path, settings: Settings, gone: str = "") -> dict[str, Any]:
@@ -88,3 +90,31 @@ def test_bad_sounds(norm: str, settings: Settings, tmp_path: Path) -> None:
     for found, alone in beside_bad("audio-classification", model, good, bad, settings, tmp_path):
         assert found["label"] == alone["label"]
         assert found["score"] == pytest.approx(alone["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("times", [10, 10**6], ids=["for a while", "for ever"])
+def test_pictures_that_are_refused(
+    times: int, s3: str, s3_endpoint: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Access that is refused and granted again costs tries and no row; what stays denied ends as error rows."""
+    for n in range(6):
+        body = pictures.encoded(pictures.picture(40, 50, seed=n), "PNG")
+        s3_client(s3_endpoint).put_object(Bucket=s3.removeprefix("s3://"), Key=f"in/{n}.png", Body=body)
+    model = make_image_classifier(tmp_path / "model")
+    spec = {"task": "image-classification", "model": str(model), "input": {"uri": f"{s3}/in/"}}
+    with s3_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        house = House(settings.model_copy(update={"max_transient": 3}))
+        job = house.submit(parse_spec(spec | {"output": {"uri": str(tmp_path / "out")}}))
+        assert house.plan(job) == 1
+        proxy.fail("403", "*", r"in/\d", times)
+        outcomes = [house.attempt(job, 0).how]
+        while outcomes[-1] == "put_back":
+            house.end_delays()
+            outcomes.append(house.attempt(job, 0, f"a{len(outcomes)}").how)
+    manifest = house.finish(job)
+    assert manifest.status is JobStatus.SUCCEEDED
+    if times == 10:
+        assert (outcomes, manifest.error_rows) == (["put_back", "committed"], 0)
+    else:
+        assert (outcomes, manifest.errors) == (["put_back", "put_back", "committed"], {"access_denied": 6})

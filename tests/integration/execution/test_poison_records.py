@@ -22,14 +22,15 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.supervisor.watchdog import Watchdog
 from schemas.errors import Transient
-from schemas.heartbeat import PULSE, WorkInHand, place_of, time_to_bytes
+from schemas.heartbeat import IO, PULSE, READ, WorkInHand, place_of, time_to_bytes
 from schemas.job import AcceptedJob
-from schemas.loss import Death, Loss
+from schemas.loss import NO_ROWS, Death, Loss
 from schemas.manifest import JobStatus
 from schemas.plan import ShardOrder
 from tests.integration.harness import House, read_output, spec_for, write_reviews
 from tests.servers import wait_for
 from tests.texts import sentences
+from workers.engine.poison_rows import findings
 from workers.execution.attempt import Attempt, Outcome, run_attempt
 from workers.tasks.text_classification import TextClassification
 
@@ -301,6 +302,7 @@ def say(file: Path, times: dict[str, float]) -> None:
         ("import os; os.abort()", {}, Loss.WORKER_LOST),
         ("", {"infer": -1}, Loss.TIMEOUT),
         ("", {"infer": 3600, PULSE: -1}, Loss.TIMEOUT),
+        ("", {"infer": -1, READ: -1}, Loss.TIMEOUT),
         ("grown = b'1' * (512 << 20)", {}, Loss.MEMORY_EXCEEDED),
     ],
 )
@@ -321,6 +323,27 @@ def test_what_the_supervisor_sees(
         wait_for("the process is gone", told)
     assert house.state.shards.deaths(order) == [Death(why)]
     assert not list(tmp_path.glob("*.work"))
+    assert house.next() is not None, "its shard waits to be taken"
+
+
+@pytest.mark.parametrize("stage", IO)
+def test_a_store_that_hangs_accuses_no_record(
+    stage: str, house: House, classifier: Path, texts: Path, tmp_path: Path
+) -> None:
+    """While other stages are on time. The shard's next attempt isn't searched for a poison record."""
+    watchdog = Watchdog(tmp_path, house.state, house.broker, house.settings)
+    job = submit(house, classifier, texts)
+    order = ShardOrder(job=job.id, task=job.spec.task, output=job.output, shard=0, shards=1)
+    with at_work(house, job, tmp_path, ""):
+        say(tmp_path / "1.work", {"infer": 3600, PULSE: 3600, stage: -1})
+
+        def told() -> bool:
+            watchdog.check()
+            return bool(house.state.shards.deaths(order))
+
+        wait_for("the process is gone", told)
+    assert house.state.shards.deaths(order) == [Death(Loss.TIMEOUT, *NO_ROWS)]
+    assert findings(house.state.shards.deaths(order)) is None
     assert house.next() is not None, "its shard waits to be taken"
 
 

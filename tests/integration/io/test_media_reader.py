@@ -1,6 +1,6 @@
 """Media as they are read: from listed objects, from URIs in rows and from cells, each row in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from jobs.planning.parquet_footers import read_footer
 from jobs.planning.planner import Limits, plan_objects, plan_shards
 from jobs.settings import Settings
 from jobs.storage import Storage
-from schemas.errors import RecordError
+from schemas.errors import AccessDenied, RecordError, Transient
 from schemas.plan import Shard
 from schemas.task import Kind
+from tests.faults.proxy import S3Proxy, s3_proxy
 from tests.servers import s3_client
 from workers.io import media_reader
-from workers.io.block import Block
+from workers.io.block import Block, Reading
 from workers.io.media_reader import MediaReader, ObjectReader
 from workers.io.parquet_reader import ParquetReader
 
@@ -102,6 +103,108 @@ def test_the_same_from_s3(s3: str, s3_endpoint: str) -> None:
     client.put_object(Bucket=bucket, Key="in/3.png", Body=b"other")
     got = seen(list(of_objects(storage).blocks(shard, {})))
     assert got == [b"", "input_changed", contents[2], "input_changed", contents[4]]
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
+    """A proxy before the store, which this process uses."""
+    with s3_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        yield proxy
+
+
+#: A fault that doesn't pass by itself.
+FOR_EVER = 10**6
+TRY_AGAIN = Reading(lambda: False)
+
+
+def put(s3: str, s3_endpoint: str, count: int) -> list[bytes]:
+    """Fill the bucket with so many pictures."""
+    contents = [b"picture %d" % n for n in range(count)]
+    for n, data in enumerate(contents):
+        s3_client(s3_endpoint).put_object(Bucket=s3.removeprefix("s3://"), Key=f"in/{n:03}.png", Body=data)
+    return contents
+
+
+def test_refused_access_that_passes_is_no_error_of_a_record(s3: str, s3_endpoint: str, proxy: S3Proxy) -> None:
+    contents, storage = put(s3, s3_endpoint, 40), Storage()
+    shard, reader = listed(f"{s3}/in/", storage), of_objects(storage)
+    proxy.fail("403", "*", "in/", FOR_EVER)
+    for _ in range(2):
+        with pytest.raises(AccessDenied, match="may not be accessed with these credentials"):
+            list(reader.blocks(shard, {}, TRY_AGAIN))
+    proxy.rules.clear()
+    assert seen(list(reader.blocks(shard, {}, TRY_AGAIN))) == contents
+
+
+@pytest.mark.parametrize("row", [0, 17, 39])
+def test_an_object_that_alone_is_denied_is_an_error_row(row: int, s3: str, s3_endpoint: str, proxy: S3Proxy) -> None:
+    contents, storage = put(s3, s3_endpoint, 40), Storage()
+    shard = listed(f"{s3}/in/", storage)
+    proxy.fail("403", "*", f"in/{row:03}", FOR_EVER)
+    got = seen(list(of_objects(storage).blocks(shard, {}, TRY_AGAIN)))
+    assert got == [*contents[:row], "access_denied", *contents[row + 1 :]]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_credentials_that_expire_within_a_shard_make_no_error_rows(
+    last: bool, s3: str, s3_endpoint: str, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the blocks that were read by then nor on the last try, though one object is denied in any case."""
+    monkeypatch.setattr(media_reader, "BLOCK_RECORDS", 10)
+    monkeypatch.setattr(media_reader, "FETCHERS", 4)
+    contents, storage = put(s3, s3_endpoint, 40), Storage()
+    blocks = of_objects(storage).blocks(listed(f"{s3}/in/", storage), {}, Reading(lambda: last))
+    proxy.fail("403", "*", "in/004", FOR_EVER)
+    assert seen([next(blocks)]) == [*contents[:4], "access_denied", *contents[5:10]]
+    proxy.fail("403", "*", "in/", FOR_EVER)
+    with pytest.raises(AccessDenied):
+        list(blocks)
+
+
+def test_credentials_that_are_back_by_the_second_look(s3: str, s3_endpoint: str, proxy: S3Proxy) -> None:
+    """The witness can be read by then: it doesn't make an error row of what can be read too."""
+    put(s3, s3_endpoint, 40)
+    storage = Storage()
+    proxy.fail("403", "*", "in/020")  # a signed GET, and boto3's own
+    proxy.fail("403", "*", "in/020")
+    with pytest.raises(Transient, match=r"020\.png may not be accessed .* a moment later it could be read"):
+        list(of_objects(storage).blocks(listed(f"{s3}/in/", storage), {}, TRY_AGAIN))
+
+
+def test_a_witness_that_is_gone_still_shows_that_access_works(s3: str, s3_endpoint: str, proxy: S3Proxy) -> None:
+    put(s3, s3_endpoint, 2)
+    storage = Storage()
+    shard = listed(f"{s3}/in/", storage)
+    reader = of_objects(storage)
+    assert len(list(reader.blocks(listed(f"{s3}/in/001.png", storage), {}, TRY_AGAIN))) == 1
+    for name in ("000", "001"):
+        s3_client(s3_endpoint).delete_object(Bucket=s3.removeprefix("s3://"), Key=f"in/{name}.png")
+    proxy.fail("403", "*", "in/000", FOR_EVER)
+    assert seen(list(reader.blocks(shard, {}, TRY_AGAIN))) == ["access_denied", "input_changed"]
+
+
+def test_on_the_last_try_what_nobody_could_ever_read_is_denied(s3: str, s3_endpoint: str, proxy: S3Proxy) -> None:
+    put(s3, s3_endpoint, 40)
+    storage = Storage()
+    shard = listed(f"{s3}/in/", storage)
+    proxy.fail("403", "*", "in/", FOR_EVER)
+    assert seen(list(of_objects(storage).blocks(shard, {}, Reading(lambda: True)))) == ["access_denied"] * 40
+
+
+def test_each_bucket_has_a_witness_of_its_own(s3: str, s3_endpoint: str, proxy: S3Proxy, tmp_path: Path) -> None:
+    """A picture that can be read in one place says nothing of another place."""
+    contents = put(s3, s3_endpoint, 2)
+    near = fill(tmp_path / "in", 1)
+    table = pa.table({"image": [f"{tmp_path}/in/00000.png", f"{s3}/in/000.png", f"{s3}/in/001.png"]})
+    shard, reader = table_shard(tmp_path / "in.parquet", table), of_table(Storage(), table.schema)
+    proxy.fail("403", "*", "in/", FOR_EVER)
+    with pytest.raises(AccessDenied):
+        list(reader.blocks(shard, {"image": "image"}, TRY_AGAIN))
+    proxy.rules.clear()
+    proxy.fail("403", "*", "in/001", FOR_EVER)
+    got = seen(list(reader.blocks(shard, {"image": "image"}, TRY_AGAIN)))
+    assert got == [near[0], contents[0], "access_denied"]
 
 
 CELLS: dict[str, Callable[[list[Any]], pa.Array]] = {

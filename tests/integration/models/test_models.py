@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +15,18 @@ from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.submission.validate import validate
 from schemas.errors import Permanent, SpecError
+from schemas.job import AcceptedJob
 from schemas.manifest import JobStatus
 from tests.checkpoints import make_classifier
 from tests.integration.harness import House, read_output, spec_for, write_reviews
 from tests.servers import s3_client
 from tests.texts import sentences
+from workers.handler import Loaded
 from workers.models.cache import ModelCache
 from workers.models.device import pick_device
 from workers.models.download import local_folder
 from workers.models.load import load_model
+from workers.models.trust import loaded_size
 from workers.tasks.text_classification import TextClassification
 
 
@@ -136,6 +141,143 @@ def test_models_that_grow_too_large_in_all_are_let_go(
     for job in (*jobs, jobs[0]):
         cache.get(job, TextClassification)
         assert len(cache._held) == 1
+
+
+class Crowded:
+    """Stands for a device with room for so many models: a loader that runs out of memory when there are more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: ModelCache, room: int) -> None:
+        self.held: list[int] = []
+        self._load = TextClassification.load
+        self._cache = cache
+        self._room = room
+        monkeypatch.setattr(TextClassification, "load", self.load)
+
+    def load(self, *args: Any) -> Loaded:
+        self.held.append(len(self._cache._held))
+        if len(self._cache._held) >= self._room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._load(*args)
+
+
+@pytest.fixture
+def three(house: House, texts: Path, tmp_path: Path) -> list[AcceptedJob]:
+    """Jobs with a model each, of about the same size."""
+    models = [make_classifier(tmp_path / f"model-{n}", "distilbert") for n in range(3)]
+    return [house.submit(spec_for(m, str(texts), f"{tmp_path}/out-{m.name}")) for m in models]
+
+
+def models_of(jobs: list[AcceptedJob]) -> list[str]:
+    return [job.model.source for job in jobs]
+
+
+def held_by(cache: ModelCache) -> list[str]:
+    return [source for source, *_ in cache._held]
+
+
+def test_room_is_made_before_a_model_is_loaded(
+    house: House, three: list[AcceptedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two used last stay, if there is room for two."""
+    size = house.process.models.get(three[0], TextClassification).size
+    settings = house.settings.model_copy(update={"model_memory_gb": 2.5 * size / (1 << 30)})
+    cache = ModelCache(settings, house.storage)
+    seen = Crowded(monkeypatch, cache, room=2)
+    for job in (three[0], three[1], three[0], three[2]):
+        cache.get(job, TextClassification)
+    assert seen.held == [0, 1, 1]
+    assert held_by(cache) == models_of([three[0], three[2]])
+
+
+def test_models_go_until_the_device_has_room(
+    house: House, three: list[AcceptedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, whatever `model_memory_gb` says."""
+    cache = house.process.models
+    size = cache.get(three[0], TextClassification).size
+    monkeypatch.setattr(
+        "workers.models.cache.available_memory", lambda device: 2.5 * size - sum(h.size for h in cache._held.values())
+    )
+    seen = Crowded(monkeypatch, cache, room=2)
+    for job in three[1:]:
+        cache.get(job, TextClassification)
+    assert seen.held == [1, 1]
+    assert held_by(cache) == models_of(three[1:])
+
+
+def test_a_model_that_runs_out_of_memory_is_loaded_without_the_others(
+    house: House, three: list[AcceptedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = house.process.models
+    seen = Crowded(monkeypatch, cache, room=1)
+    for job in three:
+        cache.get(job, TextClassification)
+    assert seen.held == [0, 1, 0, 1, 0]
+    assert held_by(cache) == models_of(three[2:])
+
+
+def test_a_model_that_fits_nowhere_says_so(
+    house: House, three: list[AcceptedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = house.process.models
+    cache.get(three[0], TextClassification)
+    seen = Crowded(monkeypatch, cache, room=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.get(three[1], TextClassification)
+    assert seen.held == [1, 0]
+
+
+def test_no_error_holds_what_was_loaded_when_it_is_tried_again(
+    house: House, three: list[AcceptedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ran out of memory is gone, and so are the other models, before the second try."""
+    cache = house.process.models
+    alive = [weakref.ref(cache.get(three[0], TextClassification).loaded.model)]
+    load = TextClassification.load
+
+    def halfway(*args: Any) -> Loaded:
+        loaded = load(*args)
+        if len(alive) == 1:
+            alive.append(weakref.ref(loaded.model))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert [ref() for ref in alive] == [None, None]
+        return loaded
+
+    monkeypatch.setattr(TextClassification, "load", halfway)
+    cache.get(three[1], TextClassification)
+    assert held_by(cache) == models_of(three[1:2])
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_model(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_model(AutoModelForSequenceClassification, own, pick_device(), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype", "size"),
+    [
+        (torch.float32, torch.float32, 4),
+        (torch.float32, torch.bfloat16, 2),
+        (torch.bfloat16, torch.float32, 4),
+        (torch.float8_e4m3fn, torch.float16, 2),
+        (torch.int8, torch.float32, 1),
+        (torch.int64, torch.bfloat16, 8),
+        (torch.bool, torch.float32, 1),
+    ],
+    ids=str,
+)
+def test_the_size_of_a_model_once_it_is_loaded(
+    stored: torch.dtype, dtype: torch.dtype, size: int, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        save_file(
+            {"w": torch.zeros(3, 5).to(stored), "s": torch.zeros(()).to(stored)}, tmp_path / f"{name}.safetensors"
+        )
+    assert loaded_size(tmp_path, dtype) == 2 * 16 * size
 
 
 def test_a_fetch_that_was_cut_off_is_begun_again(

@@ -46,8 +46,10 @@ def failing(wrong: Callable[[int], bool]) -> Iterator[None]:
         yield
 
 
-def finished(house: House, job: AcceptedJob) -> Manifest:
+def finished(house: House, job: AcceptedJob, meanwhile: Callable[[], object] = lambda: None) -> Manifest:
+    """Run the job to its end. `meanwhile` is called between its planning and its first shard."""
     shards = house.plan(job)
+    meanwhile()
     for shard in range(shards):
         house.attempt(job, shard, f"{job.id}-{shard}")
     return house.finish(job)
@@ -141,29 +143,50 @@ def corrupted(file: Path, row_group: int) -> bytes:
 
 
 def test_a_shard_that_was_lost_is_retried_whole(house: House, classifier: Path, tmp_path: Path) -> None:
-    """And where the input has changed since, that is reported: old and new rows never mix."""
-    file = write_reviews(tmp_path / "in.parquet", sentences(90), row_group=30)
-    whole = corrupted(file, 1)
-    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
-    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 30}))
+    """As long as the input is another than was planned, that is reported: old and new rows never mix."""
+    table = pq.read_table(write_reviews(tmp_path / "all.parquet", sentences(90)))
+    files = [tmp_path / "in" / f"{n}.parquet" for n in range(3)]
+    files[0].parent.mkdir()
+    for n, file in enumerate(files):
+        pq.write_table(table.slice(30 * n, 30), file)
+    times = files[1].stat().st_atime_ns, files[1].stat().st_mtime_ns
+    job = house.submit(spec_for(classifier, f"{tmp_path}/in/", f"{tmp_path}/out", shard={"rows": 30}))
     with failing(lambda n: n == 5):
-        manifest = finished(house, job)
+        manifest = finished(house, job, files[1].touch)
     assert (manifest.status, manifest.rows, [lost.shard for lost in manifest.lost]) == (JobStatus.FAILED, 60, [1])
 
-    file.write_bytes(whole)
     retry, again = retried(house, job)
-    assert (again.status, again.rows) == (JobStatus.FAILED, 0)
+    assert (again.status, again.rows) == (JobStatus.FAILED, 1)
     assert {lost.error.code for lost in again.lost} == {"input_changed"}
     assert [row["id"] for row in merged(house, job)] == [*range(30), *range(60, 90)]
 
-    os.utime(file, ns=times)  # the version that was planned
+    os.utime(files[1], ns=times)  # the version that was planned
     nested, last = retried(house, retry)
     assert nested.output == f"{tmp_path}/out-retry-1-retry-1/"
-    assert (last.status, last.rows) == (JobStatus.SUCCEEDED, 31)
+    assert (last.status, last.rows) == (JobStatus.SUCCEEDED, 30)
     rows = merged(house, job)
     assert [row["id"] for row in rows] == list(range(90))
     assert all(row["error"] is None for row in rows)
     assert [row["id"] for row in merged(house, retry)] == [5, *range(30, 60)]
+
+
+def test_rows_that_could_not_be_read_are_retried(house: House, classifier: Path, tmp_path: Path) -> None:
+    """Once the file is there again as it was planned."""
+    file = write_reviews(tmp_path / "in.parquet", sentences(90), row_group=30)
+    whole = corrupted(file, 1)
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    job = house.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 20}))
+    manifest = finished(house, job)
+    assert (manifest.status, manifest.rows, manifest.errors) == (JobStatus.SUCCEEDED, 90, {"unreadable": 30})
+    rows = merged(house, job)
+    assert [row["id"] for row in rows] == list(range(90))
+    assert [row["id"] for row in rows if row["error"]] == list(range(30, 60))
+
+    file.write_bytes(whole)
+    os.utime(file, ns=times)
+    _, again = retried(house, job)
+    assert (again.status, again.rows, again.error_rows) == (JobStatus.SUCCEEDED, 30, 0)
+    assert all(row["error"] is None and row["review"] for row in merged(house, job))
 
 
 def test_what_a_cancelled_job_never_came_to_runs(house: House, classifier: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from schemas.heartbeat import WorkInHand, place_of, read_work, time_to_bytes
-from schemas.loss import Death, Loss
+from schemas.loss import NO_ROWS, Death, Loss
 from schemas.plan import ShardOrder
 from workers.engine.poison_rows import CAREFUL_AFTER, findings, spans
 
@@ -26,6 +26,10 @@ LOST, LATE, EXPIRED = Loss.WORKER_LOST, Loss.TIMEOUT, Loss.LEASE_EXPIRED
         ([Death(Loss.MEMORY_EXCEEDED)], ([], {})),
         ([Death(LOST), Death(LOST), Death(LOST, 8, 16)], ([(8, 16)], {})),
         ([Death(LATE), Death(LOST, 8, 16), Death(LATE, 9, 10)], ([(8, 16)], {9: LATE})),
+        ([Death(LATE, *NO_ROWS)], None),
+        ([Death(LOST), Death(LATE, *NO_ROWS), Death(LATE, *NO_ROWS)], None),
+        ([Death(LOST), Death(LATE, *NO_ROWS), Death(LOST)], ([], {})),
+        ([Death(LATE), Death(LATE, *NO_ROWS), Death(LATE, 0, 1)], ([(0, 1)], {})),
         ([Death(LATE), Death(LATE, 3, 4)], ([(3, 4)], {})),
         ([Death(LATE), Death(LATE, 3, 4), Death(LATE, 3, 4)], ([(3, 4)], {3: LATE})),
         ([Death(LATE), Death(LATE, 0, 9), Death(EXPIRED, 3, 4)], ([(0, 9)], {})),

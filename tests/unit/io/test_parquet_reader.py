@@ -11,7 +11,7 @@ import pytest
 from jobs.planning.parquet_footers import read_footer
 from jobs.planning.planner import Limits, plan_shards
 from jobs.storage import Storage
-from schemas.errors import InputChanged, RecordError, Unreadable
+from schemas.errors import InputChanged, RecordError
 from schemas.plan import Shard
 from workers.io.parquet_reader import ParquetReader
 from workers.io.records import to_records, without_large_texts
@@ -69,27 +69,6 @@ def test_an_input_that_changed_is_reported(tmp_path: Path) -> None:
     write(file, 3001, 1000)
     with pytest.raises(InputChanged, match=r"in\.parquet was changed after the job was planned"):
         read(ParquetReader(Storage(), COLUMNS, 1 << 20, {}), shards[0])
-
-
-def test_a_corrupt_page_names_file_and_row_group(tmp_path: Path) -> None:
-    file = tmp_path / "in.parquet"
-    write(file, 3000, 1000)
-    shards = shards_of(file, 1000)
-    column = pq.ParquetFile(file).metadata.row_group(1).column(1)
-    start = column.dictionary_page_offset or column.data_page_offset
-    data = bytearray(file.read_bytes())
-    data[start : start + 200] = b"\xff" * 200
-    file.write_bytes(data)
-    info = Storage().stat(str(file))
-    again = [
-        s.model_copy(update={"slices": tuple(x.model_copy(update={"etag": info.etag}) for x in s.slices)})
-        for s in shards
-    ]
-    reader = ParquetReader(Storage(), COLUMNS, 1 << 20, {})
-    assert read(reader, again[0]) == list(range(1000))
-    with pytest.raises(Unreadable, match=r"in\.parquet: row group 1 can't be read"):
-        read(reader, again[1])
-    assert read(reader, again[2]) == list(range(2000, 3000))
 
 
 @pytest.mark.parametrize(
