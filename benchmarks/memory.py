@@ -27,7 +27,8 @@ from nightshift.testing import private_settings
 from schemas.job import JobSpec, parse_spec
 from schemas.output import task_columns
 from tests.integration.harness import House
-from workers.io.parquet_reader import READ_BUFFER, ParquetReader
+from workers.io.damaged_row_group import READ_BUFFER
+from workers.io.parquet_reader import ParquetReader
 
 ROWS = 1_000_000
 #: Bytes a text, on average; texts are 10 % longer or shorter.
