@@ -158,7 +158,7 @@ class Workers:
         return found
 
     def _is_new(self) -> bool:
-        """Return whether other machines may be there that had no time to report. One in a process of its own has none."""
+        """Return whether other machines may be there that had no time to report yet."""
         since = self._redis.get(_SINCE) if self._settings.rebuild else None
         return since is not None and self._connection.now() - float(since) < 3 * self._settings.sweep_s
 

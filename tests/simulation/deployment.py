@@ -182,13 +182,21 @@ class Deployment:
         yield jobs.state, "Locks", lambda connection: SimLocks(self)
         yield Script, "source", property(_source_by_the_world_s_clock)
         yield Connection, "run", self._script(Connection.run)
+        yield Script, "ordered", self._with_time(Script.ordered)
+        yield Connection, "now", lambda connection: world.now
         for kind, method in ((_Redis, "execute_command"), (_Pipeline, "execute")):
             yield kind, method, self._command(getattr(kind, method))
+
+    def _with_time(self, ordered: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(script: Script, named: dict[str, str | float]) -> Any:
+            keys, arguments = ordered(script, named)
+            return keys, [*arguments, self.world.now]
+
+        return timed
 
     def _script(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(connection: Connection, name: str, **named: Any) -> Any:
             self.world.step("redis")
-            self.redis.set("nightshift:sim-clock", self.world.now)
             with _no_steps(self.world):
                 return run(connection, name, **named)
 
@@ -385,7 +393,7 @@ class Deployment:
         job = new_job(spec, model, accepted_by="me").model_copy(
             update={
                 "id": f"20260101-0000{number:02}-aaaaaa",
-                "accepted_at": datetime.fromtimestamp(self.world.now, UTC),
+                "accepted_at": _moment(self.world.now),
             }
         )
         self.troubles[job.id] = troubles
@@ -534,12 +542,15 @@ def _no_steps(world: World) -> Iterator[None]:
 
 
 def _source_by_the_world_s_clock(script: Script) -> str:
+    """The script's text: the time is its last argument, and keys expire by it."""
     read = jobs.state.connection._read
     source = "".join(map(read, ["prelude", *script.libraries])) + script.body
     start = source.index("local function now()")
     end = source.index("end\n", start) + 4
-    return (
-        source[:start]
-        + "local function now() return tonumber(redis.call('GET', P .. 'sim-clock')) end\n"
-        + source[end:]
-    ).replace("redis.call('PEXPIRE', promised, 5000)", "redis.call('ZADD', P .. 'sim-expiry', now() + 5, promised)")
+    clock = "local function now() return tonumber(ARGV[#ARGV]) end\n"
+    expiry = "redis.call('ZADD', P .. 'sim-expiry', now() + 5, promised)"
+    return (source[:start] + clock + source[end:]).replace("redis.call('PEXPIRE', promised, 5000)", expiry)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -2,7 +2,8 @@
 -- 0 if all that wait are to be left to other hosts.
 -- `tasks` are those that the worker serves, `models` those that it holds (JSON lists). A held model may go before fairness
 -- by so many shards, for so many seconds, and by `new_s` seconds for a job that never began. `able` are the hosts that could
--- take the shards, `avoid` the jobs that lately failed on this one. A shard that failed here waits for a host where it didn't.
+-- take the shards, `avoid` the jobs that lately failed on this one. A shard that failed here waits for a host
+-- where it failed less often.
 --
 -- Whose turn it is: the highest reach; then the tenant with the fewest turns; then its highest priority; then its job with
 -- the fewest turns; then the oldest. Turns are counted in shards handed out. One that never had a turn comes first, and
@@ -20,13 +21,18 @@ end
 -- How many tenants, and jobs of each, are looked at; tenants with equally few turns; and jobs of a held model.
 local LOOK, EQUALS, WARM = 16, 4, 4
 
--- Returns whether the shard failed on this host, and one of the others hasn't tried it.
+-- Returns whether the shard failed more often on this host than on one of the others.
 local function to_leave(id, shard)
   local seen = redis.call('HGET', job_key(id, 'blamed'), shard)
   seen = seen and cjson.decode(seen)
   if not seen or not seen[host] then return false end
+  local function failures(of)
+    local count = 0
+    for _, times in pairs(seen[of] or {}) do count = count + times end
+    return count
+  end
   for _, other in ipairs(able) do
-    if not seen[other] then return true end
+    if failures(other) < failures(host) then return true end
   end
   return false
 end
