@@ -17,6 +17,7 @@ import pyarrow as pa
 import redis
 
 import jobs.control.controller
+import jobs.control.patience
 import jobs.state
 import jobs.state.connection
 import jobs.state.jobs
@@ -35,6 +36,7 @@ from jobs.control.controller import Control
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.state.connection import Connection, Script, _Pipeline, _Redis
+from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from jobs.submission.accept import Submitter, enqueue, new_job
 from jobs.supervisor.recovery import rebuild_if_new
@@ -47,8 +49,8 @@ from schemas.report import ShardReport
 from schemas.task import Group
 from tests.simulation.store import Objects, storage_of
 from tests.simulation.world import Dead, Process, Threading, Time, World, serial_map
-from workers.execution import process as execution_process
 from workers.execution.breaker import Breaker
+from workers.execution.job_context import JobContext
 from workers.execution.ticket import run_turns
 from workers.io.witnesses import Witnesses
 
@@ -148,6 +150,7 @@ class Deployment:
         self.troubles: dict[str, Troubles] = {}
         self.jobs: list[AcceptedJob] = []
         self.seen: dict[tuple[str, int], list[str]] = {}
+        self.cancelled: set[str] = set()
         self.errors: list[str] = []
         self._stack = ExitStack()
 
@@ -166,8 +169,8 @@ class Deployment:
     def _replaced(self) -> Iterator[tuple[Any, str, Any]]:
         world, time, threading = self.world, Time(self.world), Threading(self.world)
         for module in (
-            jobs.state.workers, jobs.state.jobs, jobs.control.controller, workers.execution.lease,
-            workers.execution.attempt, workers.execution.ticket, workers.execution.suspension,
+            jobs.state.workers, jobs.state.jobs, jobs.control.controller, jobs.control.patience,
+            workers.execution.lease, workers.execution.attempt, workers.execution.ticket, workers.execution.suspension,
         ):  # fmt: skip
             yield module, "time", time
         yield workers.execution.lease, "threading", threading
@@ -220,6 +223,9 @@ class Deployment:
             for n in range(shards)
         )
         return SimpleNamespace(columns=_COLUMNS, shards=made, skipped={})
+
+    def storage(self, host: str) -> Storage:
+        return storage_of(self.world, self.objects, host)
 
     def state(self, host: str) -> State:
         return State(self.settings.model_copy(update={"host": host}))
@@ -305,7 +311,7 @@ class Deployment:
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def _supervise(self, state: State, name: str, count: int, machine: Machine) -> None:
-        catalog = Catalog(self.settings.catalog_uri, storage_of(self.world, self.objects, machine.name))
+        catalog = Catalog(self.settings.catalog_uri, self.storage(machine.name))
         broker = SimBroker(self)
         while True:
             try:
@@ -327,7 +333,7 @@ class Deployment:
         return None
 
     def _control(self, process: Process) -> None:
-        state, storage = self.state(process.host), storage_of(self.world, self.objects, process.host)
+        state, storage = self.state(process.host), self.storage(process.host)
         control = Control(self.settings, state, SimBroker(self), storage, process.name)
         while True:
             try:
@@ -398,7 +404,7 @@ class Deployment:
         )
         self.troubles[job.id] = troubles
         self.jobs.append(job)
-        catalog = Catalog(self.settings.catalog_uri, storage_of(self.world, self.objects, "client"))
+        catalog = Catalog(self.settings.catalog_uri, self.storage("client"))
         Submitter(catalog, embedded=False).create(job)
         while True:
             try:
@@ -427,7 +433,7 @@ class SimContext:
         )
         self.state = deployment.state(machine.name)
         self.broker = SimBroker(deployment)
-        self.storage = storage_of(world, deployment.objects, machine.name)
+        self.storage = deployment.storage(machine.name)
         self.models = SimModels(deployment, machine)
         self.name = process.name
         self.versions = {"nightshift": "simulated"}
@@ -439,12 +445,12 @@ class SimContext:
         self.unanswered: list[str] = []
         self.breaker = Breaker(clock=lambda: world.now)
         self.breaker.recall(machine.failures.get(process.slot, []))
-        self._jobs: dict[str, execution_process.JobContext] = {}
+        self._jobs: dict[str, JobContext] = {}
 
-    def job(self, job: str) -> execution_process.JobContext:
+    def job(self, job: str) -> JobContext:
         if job not in self._jobs:
-            context = execution_process.JobContext(job, self.storage, self.settings, Witnesses())
-            context.handler = lambda *_: None  # type: ignore[assignment, method-assign]
+            context = JobContext(job, self.storage, self.settings, Witnesses())
+            context.handler = lambda *_: None  # type: ignore[assignment]
             self._jobs[job] = context
         return self._jobs[job]
 

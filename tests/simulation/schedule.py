@@ -7,13 +7,14 @@ from functools import partial
 
 from jobs.settings import Settings
 from jobs.state import State
+from jobs.storage.catalog import Catalog
 from jobs.storage.job_folder import JobFolder
+from jobs.submission.cancel import cancel_job
 from schemas.errors import AccessDenied, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, child
 from schemas.manifest import JobStatus, Manifest
-from tests.simulation.deployment import Deployment, Machine, Troubles
-from tests.simulation.store import storage_of
+from tests.simulation.deployment import Deployment, Machine, SimBroker, Troubles
 from tests.simulation.world import World
 
 #: Seconds in which faults begin; until all of them are over; and until the jobs must have ended.
@@ -136,7 +137,9 @@ class _Draw:
     # Each returns what is to happen, and tells of it.
 
     def _kinds(self, machines: list[Machine]) -> list[Callable[[float], Callable[[], object]]]:
-        kinds = [self._kill, self._cut_off, self._flush, self._store_away, self._cancel, self._pause, self._kill]
+        kinds: list[Callable[[float], Callable[[], object]]] = [
+            self._kill, self._cut_off, self._flush, self._store_away, self._cancel, self._pause, self._kill,
+        ]  # fmt: skip
         if len(machines) > 1:
             kinds.append(self._crash)
         if self.bad is None:
@@ -198,25 +201,31 @@ class _Draw:
     def _cancel(self, at: float) -> Callable[[], object]:
         job = self._random.choice(self._deployment.jobs)
         self._schedule.tell(f"{at:.0f} s: job {job.id} is cancelled")
-        return lambda: self._asked(job, lambda state: state.jobs.cancel(job.id))
+
+        def cancel() -> None:
+            catalog = Catalog(self._deployment.settings.catalog_uri, self._deployment.storage("client"))
+            broker = SimBroker(self._deployment)
+            if self._asked(lambda state: cancel_job(job.id, job.output, catalog, state, broker)):
+                self._deployment.cancelled.add(job.id)
+
+        return cancel
 
     def _pause(self, at: float) -> Callable[[], object]:
         job, seconds = self._random.choice(self._deployment.jobs), self._random.uniform(1, 40)
         self._schedule.tell(f"{at:.0f} s: job {job.id} is paused for {seconds:.0f} s")
 
         def pause() -> None:
-            self._asked(job, lambda state: state.jobs.pause(job.id))
-            self._world.at(seconds, lambda: self._asked(job, lambda state: state.jobs.resume(job.id)))
+            self._asked(lambda state: state.jobs.pause(job.id))
+            self._world.at(seconds, lambda: self._asked(lambda state: state.jobs.resume(job.id)))
 
         return pause
 
-    def _asked(self, job: AcceptedJob, ask: Callable[[State], object]) -> None:
+    def _asked(self, ask: Callable[[State], bool]) -> bool:
+        """Ask as a client does, again while Redis is away."""
         state = self._deployment.state("client")
         while True:
             try:
-                if ask(state) and state.jobs.status(job.id) is JobStatus.CANCELLING:
-                    self._deployment.seen.setdefault((job.id, -2), []).append("cancelled")
-                return
+                return ask(state)
             except ServiceUnavailable:
                 self._world.sleep(1.0)
 
@@ -236,7 +245,7 @@ def _check(schedule: Schedule, deployment: Deployment, manifests: dict[str, Mani
 
 def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) -> list[str]:
     wrong = []
-    folder = JobFolder(job.output, storage_of(deployment.world, deployment.objects, "check"))
+    folder = JobFolder(job.output, deployment.storage("check"))
     troubles = deployment.troubles[job.id]
     shards = int(job.spec.labels["shards"])
     named = [part.shard for part in manifest.parts]
@@ -244,14 +253,13 @@ def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) ->
     lost = {one.shard: one.error.code for one in manifest.lost}
     if sorted(set(named)) != sorted(named) or set(named) & lost.keys():
         wrong.append(f"shards named twice: parts {named}, lost {lost}")
-    was_cancelled = (job.id, -2) in deployment.seen
     if set(there) != set(named):
         more, gone = sorted(set(there) - set(named)), sorted(set(named) - set(there))
         wrong.append(f"parts {more} aren't in the manifest, parts {gone} of it are gone")
     if manifest.status is JobStatus.SUCCEEDED and set(named) != set(range(shards)):
         wrong.append(f"it succeeded with parts {named} of {shards}")
-    if manifest.status is JobStatus.CANCELLED and not was_cancelled:
-        wrong.append("it was cancelled, though nobody asked")
+    if (manifest.status is JobStatus.CANCELLED) != (job.id in deployment.cancelled):
+        wrong.append(f"it ended as {manifest.status}; cancelled: {job.id in deployment.cancelled}")
     if manifest.status is JobStatus.FAILED and manifest.error is None and not lost:
         wrong.append("it failed, and nothing says why")
     blamable = troubles.deadly | troubles.unreadable
