@@ -154,6 +154,15 @@ class Deployment:
         self.errors: list[str] = []
         self._stack = ExitStack()
 
+        world.kill = self._died
+        #: Processes that stall in the middle of their next shard, for so many seconds, by machine.
+        self.stalls: dict[str, float] = {}
+
+    def _died(self, process: Process) -> None:
+        machine = next((one for one in self.machines if process in one.processes[1:]), None)
+        if machine is not None:
+            self.kill(machine, process)
+
     def __enter__(self) -> "Deployment":
         self.redis.flushall()
         self.redis.set("nightshift:epoch", self.redis.info("server")["run_id"])
@@ -513,6 +522,7 @@ class SimRun:
         troubles = deployment.troubles[order.job]
         for _ in range(2):
             self._each(self._rows)
+            process.stalled_until = world.now + deployment.stalls.pop(self._machine.name, 0.0)
             world.sleep(world.random.uniform(0.1, 1.0))
         deployment.seen.setdefault((order.job, shard.shard), []).append(self._machine.name)
         if self._machine.is_bad("dies", world.now) or shard.shard in troubles.deadly:

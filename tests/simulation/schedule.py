@@ -98,6 +98,9 @@ class _Draw:
             if self._faults is None or number < self._faults:
                 self._world.at(at, action)
         if self._random.random() < 0.3:
+            self._world.deaths, self._world.deaths_until = 0.003, self._world.now + BEGIN_S
+            self._schedule.tell("processes die at 0.3% of their steps")
+        if self._random.random() < 0.3:
             self._deployment.objects.lost_answers = 0.03
             self._schedule.tell("3% of the answers to creations are lost")
 
@@ -138,7 +141,8 @@ class _Draw:
 
     def _kinds(self, machines: list[Machine]) -> list[Callable[[float], Callable[[], object]]]:
         kinds: list[Callable[[float], Callable[[], object]]] = [
-            self._kill, self._cut_off, self._flush, self._store_away, self._cancel, self._pause, self._kill,
+            self._kill, self._kill, self._stall, self._flush_while_away, self._cut_off, self._flush, self._store_away,
+            self._cancel, self._pause,
         ]  # fmt: skip
         if len(machines) > 1:
             kinds.append(self._crash)
@@ -189,6 +193,20 @@ class _Draw:
             self._deployment.locks.clear()
 
         return flush
+
+    def _flush_while_away(self, at: float) -> Callable[[], object]:
+        flush, away = self._flush(at), self._store_away(at)
+
+        def both() -> None:
+            flush()
+            away()
+
+        return both
+
+    def _stall(self, at: float) -> Callable[[], object]:
+        machine, seconds = self._random.choice(self._deployment.machines), self._random.choice((5.0, 30.0))
+        self._schedule.tell(f"{at:.0f} s: a process of {machine.name} stalls in its next shard for {seconds:.0f} s")
+        return lambda: self._deployment.stalls.update({machine.name: seconds})
 
     def _store_away(self, at: float) -> Callable[[], object]:
         host = self._random.choice(["", *(machine.name for machine in self._deployment.machines)])

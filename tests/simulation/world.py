@@ -23,11 +23,12 @@ class Dead(BaseException):
 
 @dataclass(eq=False)
 class Process:
-    """A process on a machine. `alive` is False once it was killed."""
+    """A process on a machine. `alive` is False once it was killed. None of its threads goes on until `stalled_until`."""
 
     name: str
     host: str
     alive: bool = True
+    stalled_until: float = 0.0
 
 
 @dataclass(order=True)
@@ -55,6 +56,9 @@ class World:
         self._idle: dict[int, _Task] = {}
         #: Machines that Redis can't be reached from, until a time; everyone if the name is "".
         self.cut_off: dict[str, float] = {}
+        #: Ends a process; the chance that one ends at a step, and until when.
+        self.kill: Callable[[Process], None] = lambda process: None
+        self.deaths, self.deaths_until = 0.0, 0.0
 
     @property
     def process(self) -> Process | None:
@@ -87,6 +91,8 @@ class World:
         heapq.heappush(self._due, task)
         self._hub.switch()
         self._look(task.process)
+        if task.process.stalled_until > self.now:
+            self.sleep(task.process.stalled_until - self.now)
 
     def doze(self, seconds: float) -> None:
         """Sleep until woken, or for so long."""
@@ -116,6 +122,9 @@ class World:
         self.steps += 1
         process = self._current.process
         self.sleep(self.random.expovariate(500 if kind == "redis" else 100))
+        if self.now < self.deaths_until and self.random.random() < self.deaths:
+            self.kill(process)
+            self._look(process)
         if kind == "redis" and self.is_cut_off(process.host):
             self.sleep(self.random.uniform(0.5, 3.0))
             if self.is_cut_off(process.host):

@@ -4,8 +4,9 @@
 
 -- Seconds that the keys of evidence outlive their last change: an earlier version ends jobs without removing them.
 local EVIDENCE_S = 7 * 86400
--- A shard is given up after so many times the losses that its limit allows, whoever saw them.
-local ENOUGH = 3
+-- A shard is given up after so many times the losses that its limit allows, whoever saw them; a shard or a job after so many
+-- faults on enough hosts, however different they are: each must end.
+local ENOUGH, OF_ANY_KIND = 3, 24
 
 -- Returns how many hosts must have seen a fault.
 local function needed(able)
@@ -18,8 +19,8 @@ local function count_of(hosts)
   return count
 end
 
--- Notes that the host failed at the shard, in this way. Returns how often that happened, on how many hosts, and whether
--- another host failed at it in any way.
+-- Notes that the host failed at the shard, in this way. Returns how often that happened, on how many hosts, and how often
+-- and on how many hosts the shard failed in any way.
 local function blame(id, shard, host, kind)
   local key = job_key(id, 'blamed')
   local seen = cjson.decode(redis.call('HGET', key, shard) or '{}')
@@ -27,29 +28,33 @@ local function blame(id, shard, host, kind)
   seen[host][kind] = (seen[host][kind] or 0) + 1
   redis.call('HSET', key, shard, cjson.encode(seen))
   redis.call('EXPIRE', key, EVIDENCE_S)
-  local total, hosts = 0, 0
+  local total, hosts, of_any = 0, 0, 0
   for _, kinds in pairs(seen) do
     if kinds[kind] then total, hosts = total + kinds[kind], hosts + 1 end
+    for _, times in pairs(kinds) do of_any = of_any + times end
   end
-  return total, hosts, count_of(seen) > 1
+  return total, hosts, of_any, count_of(seen)
 end
 
 -- Notes a fault that may be the job's: its model ends workers, its shards are given up, its input is refused. Fails the job
--- if there were `most` with this code since a shard was last committed, on enough hosts. Returns whether it did.
-local function hold_against(id, host, code, most, able, err)
+-- if there were `most` of this kind since a shard was last committed, on enough hosts. Returns whether it did.
+local function hold_against(id, host, kind, most, able, err)
   local key, done = job_key(id, 'against'), number_of(id, 'done')
-  local mine = cjson.decode(redis.call('HGET', key, host .. ' ' .. code) or '{}')
+  local mine = cjson.decode(redis.call('HGET', key, host .. ' ' .. kind) or '{}')
   local times = mine.done == done and mine.times or 0
-  redis.call('HSET', key, host .. ' ' .. code, cjson.encode({done = done, times = times + 1}))
+  redis.call('HSET', key, host .. ' ' .. kind, cjson.encode({done = done, times = times + 1}))
   redis.call('EXPIRE', key, EVIDENCE_S)
-  local total, hosts, found = 0, 0, redis.call('HGETALL', key)
+  local total, hosts, of_any, saw_any, found = 0, 0, 0, {}, redis.call('HGETALL', key)
   for i = 1, #found, 2 do
     local seen = cjson.decode(found[i + 1])
-    if seen.done == done and found[i]:sub(-#code - 1) == ' ' .. code then
-      total, hosts = total + seen.times, hosts + 1
+    if seen.done == done then
+      of_any = of_any + seen.times
+      saw_any[found[i]:match('^(.*) ')] = true
+      if found[i]:sub(-#kind - 1) == ' ' .. kind then total, hosts = total + seen.times, hosts + 1 end
     end
   end
-  if total < tonumber(most) or hosts < needed(able) then return false end
+  local agreed = total >= tonumber(most) and hosts >= needed(able)
+  if not agreed and (of_any < OF_ANY_KIND or count_of(saw_any) < needed(able)) then return false end
   return halt(id, 'failing', err(total, hosts))
 end
 
@@ -91,7 +96,7 @@ local function lose_loading(id, host, why, most, able, at_once)
   for _, what in ipairs(redis.call('HVALS', job_key(id, 'at'))) do
     if what ~= 'load' then return end
   end
-  hold_against(id, host, 'model', most, able, function(times, hosts)
+  hold_against(id, host, 'load', most, able, function(times, hosts)
     return cjson.encode({
       code = 'model',
       message = 'the worker process was lost ' .. times .. ' times in a row' .. seen_by(hosts)

@@ -12,7 +12,7 @@
 --   job:{id}:tries     hash shard -> transient faults
 --   job:{id}:where     hash shard -> host of the attempt that holds its lease
 --   job:{id}:blamed    hash shard -> hosts that failed at it or were lost over it: JSON {host: {kind of fault: times}}
---   job:{id}:against   hash "host code" -> faults there that may be the job's: JSON {done, times}, its shards done then
+--   job:{id}:against   hash "host kind" -> faults there that may be the job's: JSON {done, times}, its shards done then
 --   job:{id}:committed hash host -> when it last committed one of the job's shards
 --   ready:{task}       lanes, "{reach}:{priority}/{tenant}" or, if the two are equal, "{priority}/{tenant}", that have
 --                      shards to hand out, the highest reach first
