@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.storage import Storage
+from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import JobFolder, PlanSize
 from schemas.errors import NotFound, Permanent
 from schemas.plan import NO_COLUMNS, OBJECT, PLAN_ROW_GROUP, Planned, Shard, Slice
@@ -77,3 +77,20 @@ def test_damaged_files_say_so(folder: JobFolder, content: bytes) -> None:
         with pytest.raises(Permanent) as raised:
             read()
         assert raised.value.code == code
+
+
+def test_a_few_parts_are_read_ahead(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(folder.output).mkdir()
+    for number in range(500):
+        Path(folder.output, f"part-{number:05}.parquet").touch()
+    read: list[str] = []
+
+    def foreign(info: ObjectInfo, storage: Storage) -> None:
+        read.append(info.uri)
+        raise Permanent("no part")
+
+    monkeypatch.setattr("jobs.storage.job_folder.read_report", foreign)
+    reports = folder.reports("job", 500)
+    assert next(reports)[1] is None
+    assert len(read) <= 64
+    assert len(list(reports)) == 499
