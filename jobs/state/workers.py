@@ -160,7 +160,7 @@ class Workers:
     def _is_new(self) -> bool:
         """Return whether other machines may be there that had no time to report yet."""
         since = self._redis.get(_SINCE) if self._settings.rebuild else None
-        return since is not None and self._connection.now() - float(since) < 3 * self._settings.sweep_s
+        return since is not None and self._connection.now() - float(since) < self._settings.lease_s
 
     def able_hosts(self, tasks: Collection[str]) -> list[str]:
         """Return the machines with a worker that serves one of these tasks and takes shards."""

@@ -150,7 +150,9 @@ class Deployment:
         self.troubles: dict[str, Troubles] = {}
         self.jobs: list[AcceptedJob] = []
         self.seen: dict[tuple[str, int], list[str]] = {}
+        #: Jobs whose cancel was accepted; and those of which storage, which was away, has no note.
         self.cancelled: set[str] = set()
+        self.perhaps_cancelled: set[str] = set()
         self.errors: list[str] = []
         self._stack = ExitStack()
 

@@ -177,6 +177,8 @@ class _Draw:
 
     def _cut_off(self, at: float) -> Callable[[], object]:
         host, seconds = self._random.choice(self._deployment.machines).name, self._random.choice((2.0, 10.0, 45.0))
+        if self.bad is not None:  # others are its witnesses, as long as they report
+            seconds = min(seconds, 15.0)
         self._schedule.tell(f"{at:.0f} s: {host} is cut off Redis for {seconds:.0f} s")
         return lambda: self._world.cut_off.update({host: self._world.now + seconds})
 
@@ -224,7 +226,8 @@ class _Draw:
             catalog = Catalog(self._deployment.settings.catalog_uri, self._deployment.storage("client"))
             broker = SimBroker(self._deployment)
             if self._asked(lambda state: cancel_job(job.id, job.output, catalog, state, broker)):
-                self._deployment.cancelled.add(job.id)
+                is_noted = catalog.uri + f"/cancelled/{job.id}.json" in self._deployment.objects.content
+                (self._deployment.cancelled if is_noted else self._deployment.perhaps_cancelled).add(job.id)
 
         return cancel
 
@@ -276,21 +279,22 @@ def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) ->
         wrong.append(f"parts {more} aren't in the manifest, parts {gone} of it are gone")
     if manifest.status is JobStatus.SUCCEEDED and set(named) != set(range(shards)):
         wrong.append(f"it succeeded with parts {named} of {shards}")
-    if (manifest.status is JobStatus.CANCELLED) != (job.id in deployment.cancelled):
+    was_cancelled = manifest.status is JobStatus.CANCELLED
+    if was_cancelled != (job.id in deployment.cancelled) and job.id not in deployment.perhaps_cancelled:
         wrong.append(f"it ended as {manifest.status}; cancelled: {job.id in deployment.cancelled}")
     if manifest.status is JobStatus.FAILED and manifest.error is None and not lost:
         wrong.append("it failed, and nothing says why")
     blamable = troubles.deadly | troubles.unreadable
-    for shard in lost.keys() - blamable:
+    for shard in lost.keys() - blamable if not troubles.bad_model else ():
         wrong.append(f"shard {shard} is lost ({lost[shard]}), and nothing was wrong with it")
     if manifest.status is JobStatus.FAILED and not (blamable or troubles.bad_model):
         wrong.append(f"it failed, and nothing was wrong with it: {manifest.error}")
     # A machine that is bad in ways of its own may be suspended, and is no witness then.
     good = [machine for machine in deployment.machines if not machine.bad]
     for shard in troubles.deadly & lost.keys() if len(good) > 1 else ():
-        hosts = set(deployment.seen.get((job.id, shard), ()))
-        if len(hosts) < 2:
-            wrong.append(f"shard {shard} was given up, and only {hosts} saw it")
+        saw = set(deployment.seen.get((job.id, shard), ()))
+        if len(saw) < 2:
+            wrong.append(f"shard {shard} was given up, and only {saw} saw it")
     for (of, shard), hosts in deployment.seen.items():
         if of == job.id and shard >= 0 and len(hosts) > 60:
             wrong.append(f"shard {shard} ran {len(hosts)} times")

@@ -23,7 +23,7 @@ class Dead(BaseException):
 
 @dataclass(eq=False)
 class Process:
-    """A process on a machine. `alive` is False once it was killed. None of its threads goes on until `stalled_until`."""
+    """A process on a machine. `alive` is False once it was killed. Its threads stand still until `stalled_until`."""
 
     name: str
     host: str

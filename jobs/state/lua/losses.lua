@@ -4,8 +4,8 @@
 
 -- Seconds that the keys of evidence outlive their last change: an earlier version ends jobs without removing them.
 local EVIDENCE_S = 7 * 86400
--- A shard is given up after so many times the losses that its limit allows, whoever saw them; a shard or a job after so many
--- faults on enough hosts, however different they are: each must end.
+-- A shard is given up after so many times the losses that its limit allows, whoever saw them; it is given up, or
+-- fails its job, after so many faults on enough hosts, however different they are: each must end.
 local ENOUGH, OF_ANY_KIND = 3, 24
 
 -- Returns how many hosts must have seen a fault.
@@ -44,17 +44,14 @@ local function hold_against(id, host, kind, most, able, err)
   local times = mine.done == done and mine.times or 0
   redis.call('HSET', key, host .. ' ' .. kind, cjson.encode({done = done, times = times + 1}))
   redis.call('EXPIRE', key, EVIDENCE_S)
-  local total, hosts, of_any, saw_any, found = 0, 0, 0, {}, redis.call('HGETALL', key)
+  local total, hosts, found = 0, 0, redis.call('HGETALL', key)
   for i = 1, #found, 2 do
     local seen = cjson.decode(found[i + 1])
-    if seen.done == done then
-      of_any = of_any + seen.times
-      saw_any[found[i]:match('^(.*) ')] = true
-      if found[i]:sub(-#kind - 1) == ' ' .. kind then total, hosts = total + seen.times, hosts + 1 end
+    if seen.done == done and found[i]:sub(-#kind - 1) == ' ' .. kind then
+      total, hosts = total + seen.times, hosts + 1
     end
   end
-  local agreed = total >= tonumber(most) and hosts >= needed(able)
-  if not agreed and (of_any < OF_ANY_KIND or count_of(saw_any) < needed(able)) then return false end
+  if total < tonumber(most) or hosts < needed(able) then return false end
   return halt(id, 'failing', err(total, hosts))
 end
 
