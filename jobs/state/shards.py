@@ -158,7 +158,7 @@ class Shards:
         return Verdict(*map(bool, told[1:]))
 
     def _able(self, order: ShardOrder) -> int:
-        return len(self._workers.able_hosts([order.task]))
+        return len({self._host, *self._workers.able_hosts([order.task])})
 
     def set_position(self, order: ShardOrder, attempt: str, work: tuple[int, int] | Literal["load"] | None) -> bool:
         """Say what the attempt works on: only the rows start…stop-1 of its shard, or loading its model. Return False if

@@ -159,8 +159,12 @@ class Workers:
 
     def _is_new(self) -> bool:
         """Return whether other machines may be there that had no time to report yet."""
-        since = self._redis.get(_SINCE) if self._settings.rebuild else None
-        return since is not None and self._connection.now() - float(since) < self._settings.lease_s
+        if not self._settings.rebuild:
+            return False
+        since = self._redis.get(_SINCE)
+        if since is None:  # emptied, unless this process has no supervisor, which would have reported
+            return bool(self._settings.worker)
+        return self._connection.now() - float(since) < self._settings.lease_s
 
     def able_hosts(self, tasks: Collection[str]) -> list[str]:
         """Return the machines with a worker that serves one of these tasks and takes shards."""

@@ -442,7 +442,7 @@ class SimContext:
         self.settings = deployment.settings.model_copy(
             update={"host": machine.name, "worker": supervisor, "slot": process.slot, "serves": [TASK]}
         )
-        self.state = deployment.state(machine.name)
+        self.state = State(self.settings)
         self.broker = SimBroker(deployment)
         self.storage = deployment.storage(machine.name)
         self.models = SimModels(deployment, machine)
