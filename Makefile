@@ -12,7 +12,7 @@ TESTS := -n 2 --dist loadfile
 TYPED := $(wildcard tests/*.py tests/*/*.py tests/unit/*/*.py tests/integration/*/*.py benchmarks/*.py benchmarks/parity/*.py) \
   $(wildcard deploy/*.py docs/*.py)
 
-.PHONY: install demo test test-latest test-lowest faults attack api-check lock locks deploy-check check format docs bench parity clean
+.PHONY: install demo test test-latest test-lowest faults simulate attack api-check lock locks deploy-check check format docs bench parity clean
 
 install: $(STAMP)
 
@@ -53,6 +53,10 @@ endef
 SEEDS ?= 1 2 3
 faults: install
 	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults tests/acceptance/test_sharing.py -m "slow or not slow" --timeout 1800
+
+# The protocol under 10,000 schedules drawn from seeds, and the bugs that are planted to see that such are found.
+simulate: install
+	HF_HUB_OFFLINE=1 SIMULATE=10000 $(BIN)/python -m pytest $(TESTS:loadfile=load) tests/simulation -m "slow or not slow" --timeout 1800
 
 # A hostile tenant against a live deployment, and 10,000 broken inputs for each parser of foreign bytes.
 attack: install
