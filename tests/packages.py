@@ -13,8 +13,12 @@ def copy_packages(root: Path, overlay: Path | None = None) -> Path:
     """Copy the packages to `root`, and the files of `overlay` over them. Return `root`."""
     for name in PACKAGES:
         shutil.copytree(ROOT / name, root / name, ignore=_LEFT_OUT)
-    if overlay is not None:
-        shutil.copytree(overlay, root, dirs_exist_ok=True, ignore=_LEFT_OUT)
+    return root if overlay is None else overlaid(root, overlay)
+
+
+def overlaid(root: Path, overlay: Path) -> Path:
+    """Copy the files of `overlay` over the packages in `root`. Return `root`."""
+    shutil.copytree(overlay, root, dirs_exist_ok=True, ignore=_LEFT_OUT)
     return root
 
 

@@ -39,7 +39,11 @@ BOUND_S = 240.0
 
 def copy_with_stub_task(root: Path) -> Path:
     """The packages with the stub task's files; each of the two Celery apps imports the failpoints."""
-    copy_packages(root, OVERLAY)
+    return with_failpoints(copy_packages(root, OVERLAY))
+
+
+def with_failpoints(root: Path) -> Path:
+    """Let the two Celery apps of the packages in `root` import the failpoints. Return `root`."""
     for app in APPS:
         with (root / app).open("a") as file:
             file.write("\nimport failpoints\n")

@@ -84,7 +84,7 @@ def test_a_machine_that_is_unfit_at_its_start_takes_nothing(
     stop = tmp_path / "stop"
     process = Process(bad.settings.model_copy(update={"stop_file": stop}), bad.broker)
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    monkeypatch.setattr(suspension.time, "sleep", lambda seconds: stop.touch())
+    monkeypatch.setattr("workers.execution.suspension.time.sleep", lambda seconds: stop.touch())
     assert not suspension.wait_until_fit(process)
     assert process.breaker.is_open
     assert "No space left" in process.breaker.why
