@@ -49,10 +49,13 @@ define suite_with
 	HF_HUB_OFFLINE=1 PYTEST_ADDOPTS="$(REPORTED)" $(1)/bin/python -m pytest $(TESTS)
 endef
 
-# The whole fault campaign; the random killer once for each seed.
+# The whole fault campaign; the random killer once for each seed. The scenes below need no processes of their own.
 SEEDS ?= 1 2 3
+SCENES := tests/acceptance/test_sharing.py tests/integration/state tests/integration/control tests/integration/execution \
+  tests/integration/models tests/integration/supervisor tests/integration/webhooks tests/integration/submission \
+  tests/integration/storage tests/unit/storage tests/unit/io
 faults: install
-	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults tests/acceptance/test_sharing.py -m "slow or not slow" --timeout 1800
+	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults $(SCENES) -m "slow or not slow" --timeout 1800
 
 # The protocol under 10,000 schedules drawn from seeds, and the bugs that are planted to see that such are found.
 simulate: install
