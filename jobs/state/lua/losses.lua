@@ -136,7 +136,9 @@ local function lose(id, shard, why, unnamed, named, most_shards, able, at_once)
   local deaths = cjson.decode(redis.call('HGET', job_key(id, 'lost'), shard) or '[]')
   deaths[#deaths + 1] = {why, tonumber(start), tonumber(stop)}
   local with_rows = 0
-  for _, death in ipairs(deaths) do with_rows = with_rows + (death[2] and 1 or 0) end
+  for _, death in ipairs(deaths) do
+    if death[2] and death[2] < death[3] then with_rows = with_rows + 1 end  -- none if storage hung
+  end
   redis.call('HSET', job_key(id, 'lost'), shard, cjson.encode(deaths))
   local _, hosts = blame(id, shard, host, 'lost')
   local without, limit = #deaths - with_rows, tonumber(unnamed)

@@ -8,7 +8,7 @@ from jobs.broker import CONTROL_QUEUE
 from jobs.settings import Settings
 from jobs.state import State
 from schemas.errors import LeftToOthers
-from schemas.loss import Loss
+from schemas.loss import NO_ROWS, Loss
 from schemas.manifest import ErrorInfo, JobStatus
 from schemas.plan import ShardOrder
 
@@ -161,6 +161,21 @@ def test_deaths_on_one_machine_are_not_enough(hosts: Hosts) -> None:
     bad._redis.hset("nightshift:job:job:blamed", "0", '{"bad": {"lost": 5}}')
     good.shards.lost(order, "b", Loss.WORKER_LOST)
     assert good.jobs.failed_shards("job")[0].code == "worker_lost"
+
+
+def test_hangs_of_storage_name_no_rows(hosts: Hosts) -> None:
+    """They are as many as deaths that named none: seventeen of a quarter of an hour each were too many."""
+    (alone,) = hosts("alone", max_lost=2)
+    started(alone, shards=1)
+    for attempt in ("a", "b"):
+        order = take(alone, attempt)
+        alone.shards.set_position(order, attempt, (3, 5))
+        alone.shards.lost(order, attempt, Loss.WORKER_LOST)
+    for attempt in ("c", "d"):
+        assert alone.jobs.failed_shards("job") == {}
+        alone.shards.set_position(take(alone, attempt), attempt, NO_ROWS)
+        alone.shards.lost(order, attempt, Loss.TIMEOUT)
+    assert alone.jobs.failed_shards("job")[0].code == "timeout"
 
 
 def test_the_limit_on_errors_holds_after_redis_was_lost(hosts: Hosts) -> None:
