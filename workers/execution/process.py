@@ -40,7 +40,8 @@ class Process:
         self.storage = Storage()
         self.models = ModelCache(settings, self.storage)
         self.witnesses = Witnesses()
-        self.name = f"{settings.host}-{os.getpid()}"
+        # The process that replaces this one has its name, and so what is known of it.
+        self.name = f"{settings.worker}/{settings.slot}" if settings.worker else f"{settings.host}-{os.getpid()}"
         self.stop_file: Path | None = settings.stop_file
         self.breaker = Breaker()
         self.breaker.recall(self._failures_before())

@@ -31,6 +31,8 @@ def wait_until_fit(process: Process) -> bool:
         why = unfit(process.models.device, process.suspect_folder)
         process.is_checked = True
         if why is None:
+            if not process.breaker.is_open:
+                _told(process)  # the process that this one replaces may have been suspended
             return True
         process.breaker.trip(why)
         suspended(process)
@@ -61,6 +63,10 @@ def resumed(process: Process) -> None:
     """Say that this process takes shards again."""
     event(_log, "worker_resumed", seconds=time.time() - (process.suspended_since or time.time()))
     process.suspended_since = None
+    _told(process)
+
+
+def _told(process: Process) -> None:
     try:
         process.state.workers.resume(process.name)
     except ServiceUnavailable as error:

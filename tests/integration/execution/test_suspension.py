@@ -77,6 +77,16 @@ def test_it_is_suspended_says_why_and_goes_on(
     assert good.finish(job).status == "succeeded"
 
 
+def test_the_process_that_replaces_a_suspended_one_is_not(houses: list[House]) -> None:
+    """Else its machine would count as unable for as long as its supervisor lives."""
+    bad, _ = houses
+    bad.process.breaker.trip("the disk is full")
+    suspension.suspended(bad.process)
+    assert State(bad.settings).workers.able_hosts(["text-classification"]) == ["good"]
+    assert suspension.wait_until_fit(Process(bad.settings, bad.broker))
+    assert State(bad.settings).workers.able_hosts(["text-classification"]) == ["bad", "good"]
+
+
 def test_a_machine_that_is_unfit_at_its_start_takes_nothing(
     houses: list[House], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
