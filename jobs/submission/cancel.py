@@ -24,7 +24,7 @@ def cancel_job(job: str, output: str, catalog: Catalog, state: State, broker: Br
         catalog.mark_cancelled(job)
     except NightshiftError as error:  # Redis alone knows it then
         event(_log, "cancel_not_marked", logging.WARNING, job=job, error=error.message)
-    stopped = state.jobs.cancel(job)
-    if stopped:
+    if state.jobs.cancel(job):
         broker.finish_job(job, output)
-    return stopped
+        return True
+    return state.jobs.status(job) is None  # Redis was emptied just now: the note holds
