@@ -92,7 +92,7 @@ class Shards:
             "shard_take",
             attempt=attempt,
             host=self._host,
-            able=json.dumps(self._workers.able_hosts(tasks)),
+            able=json.dumps(self._workers.hosts_that_reported(tasks)),
             avoid=json.dumps(list(avoid)),
             lease=self._lease_s,
             tasks=json.dumps(list(tasks)),

@@ -172,6 +172,10 @@ class Workers:
         able = {worker.host for worker in self.known() if worker.is_able and groups.intersection(worker.groups)}
         return sorted(able)
 
+    def hosts_that_reported(self, tasks: Collection[str]) -> list[str]:
+        """Return the machines that are able, without one that may be there: nothing is left to that."""
+        return [host for host in self.able_hosts(tasks) if host != _UNKNOWN.host]
+
     def able_by_task(self) -> dict[str, int]:
         """Return how many machines could run a shard of each task."""
         hosts = {(worker.host, group) for worker in self.known() if worker.is_able for group in worker.groups}
