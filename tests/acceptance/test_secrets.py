@@ -255,7 +255,8 @@ def refused(asked: Asked, scene: Scene) -> None:
 def submitted(asked: Asked, scene: Scene, side: OtherSide) -> dict[str, str]:
     """Jobs that will succeed, fail and be cancelled, by what will become of them."""
     jobs = {"denied": asked.job(scene.spec("denied"))}
-    denied = environment(AWS_SECRET_ACCESS_KEY=SECRETS["another S3 key"])
+    # A refusal that may pass is waited out, by default for a quarter of an hour: here it counts at once.
+    denied = environment(AWS_SECRET_ACCESS_KEY=SECRETS["another S3 key"], NIGHTSHIFT_MAX_TRANSIENT="1")
     with running([*NIGHTSHIFT, "worker", "--groups", "control"], denied, scene.folder / "denied.log"):
         wait_for("a refusal", lambda: asked("GET", f"/v1/jobs/{jobs['denied']}").json()["status"] == "failing")
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
