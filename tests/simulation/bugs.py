@@ -128,7 +128,7 @@ def a_rebuilding_that_forgets_what_is_away() -> Any:
     return patch.object(jobs.supervisor.recovery, "_read", blind)
 
 
-#: Each is found within a thousand seeds (`make simulate-bugs`).
+#: `make simulate` looks for each in a thousand seeds.
 PLANTED: list[Callable[[], Any]] = [
     one_machine_is_believed,
     a_job_never_counts_as_done,
