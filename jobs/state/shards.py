@@ -92,7 +92,7 @@ class Shards:
             "shard_take",
             attempt=attempt,
             host=self._host,
-            able=json.dumps(self._workers.hosts_that_reported(tasks)),
+            able=json.dumps(self._workers.able_hosts(tasks)),
             avoid=json.dumps(list(avoid)),
             lease=self._lease_s,
             tasks=json.dumps(list(tasks)),
@@ -158,7 +158,7 @@ class Shards:
         return Verdict(*map(bool, told[1:]))
 
     def _able(self, order: ShardOrder) -> int:
-        return len({self._host, *self._workers.able_hosts([order.task])})
+        return self._workers.count_able(order.task, self._host)
 
     def set_position(self, order: ShardOrder, attempt: str, work: tuple[int, int] | Literal["load"] | None) -> bool:
         """Say what the attempt works on: only the rows start…stop-1 of its shard, or loading its model. Return False if

@@ -10,7 +10,6 @@ from typing import Any
 from jobs.settings import Settings
 from jobs.state.connection import Connection
 from schemas.plan import ShardOrder
-from schemas.task import Group
 from schemas.tasks import all_tasks
 
 _NAMES = "nightshift:workers"
@@ -58,9 +57,6 @@ class WorkerInfo:
         return len(self.suspended) < self.processes
 
 
-#: A worker that may be there, of a Redis that is new: it can serve all, and is asked for by none.
-_UNKNOWN = WorkerInfo("unknown", list(Group), 1, host="unknown")
-
 #: What a report says. An earlier version reads it too, and knows no more than these.
 _REPORTED = ("name", "groups", "processes", "devices", "work")
 
@@ -70,7 +66,7 @@ class Workers:
         self._redis = connection.redis
         self._connection = connection
         self._settings = settings
-        self._known: tuple[float, list[WorkerInfo]] = (float("-inf"), [])
+        self._known: tuple[float, list[WorkerInfo], int] = (float("-inf"), [], 0)
 
     def report(
         self,
@@ -149,13 +145,15 @@ class Workers:
 
     def known(self) -> list[WorkerInfo]:
         """Return the supervisors that are alive, as seen within the last seconds."""
-        seen, found = self._known
-        if time.monotonic() - seen > _REMEMBERED_S:
-            found = self.alive()
-            if self._is_new():
-                found.append(_UNKNOWN)
-            self._known = time.monotonic(), found
-        return found
+        return self._seen()[0]
+
+    def _seen(self) -> tuple[list[WorkerInfo], int]:
+        """Return the supervisors that are alive, and 1 if another may be there that had no time to report."""
+        at, found, supposed = self._known
+        if time.monotonic() - at > _REMEMBERED_S:
+            found, supposed = self.alive(), int(self._is_new())
+            self._known = time.monotonic(), found, supposed
+        return found, supposed
 
     def _is_new(self) -> bool:
         """Return whether other machines may be there that had no time to report yet."""
@@ -172,15 +170,17 @@ class Workers:
         able = {worker.host for worker in self.known() if worker.is_able and groups.intersection(worker.groups)}
         return sorted(able)
 
-    def hosts_that_reported(self, tasks: Collection[str]) -> list[str]:
-        """Return the machines that are able, without one that may be there: nothing is left to that."""
-        return [host for host in self.able_hosts(tasks) if host != _UNKNOWN.host]
+    def count_able(self, task: str, host: str) -> int:
+        """Return how many machines could run a shard of the task: this one, those that are able, and one that may be
+        there, as long as Redis is new."""
+        return len({host, *self.able_hosts([task])}) + self._seen()[1]
 
     def able_by_task(self) -> dict[str, int]:
-        """Return how many machines could run a shard of each task."""
-        hosts = {(worker.host, group) for worker in self.known() if worker.is_able for group in worker.groups}
+        """Return how many machines could run a shard of each task, with one that may be there."""
+        found, supposed = self._seen()
+        hosts = {(worker.host, group) for worker in found if worker.is_able for group in worker.groups}
         count = Counter(group for _, group in hosts)
-        return {task.id: count[task.group] for task in all_tasks().values()}
+        return {task.id: count[task.group] + supposed for task in all_tasks().values()}
 
     def window(self, group: str) -> int:
         """Return how many tickets may wait in a task's queue: enough that no process waits, few enough to be fair."""

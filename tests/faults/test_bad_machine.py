@@ -79,11 +79,11 @@ def outcome(stage: Stage, job: Submitted, expect_why: str, good_before: int = 0)
     return f"complete, no shard given up; {end}{wasted} of {claims.total():,} attempts wasted"
 
 
-def local_job(stage: Stage, **changes: object) -> Submitted:
+def local_job(stage: Stage) -> Submitted:
     data = stage.folder / "data"
     data.mkdir(exist_ok=True)
     file = write_table(data / "in.parquet", [f"text {i}" for i in range(SHARDS * 2)])
-    return stage.submit(str(file), f"{data}/out/", shard={"rows": 2}, **changes)
+    return stage.submit(str(file), f"{data}/out/", shard={"rows": 2})
 
 
 @pytest.mark.parametrize("device", ["fails", "dies"])

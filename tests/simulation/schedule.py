@@ -1,6 +1,5 @@
 """One schedule: machines, jobs and faults drawn from a seed, run to its end, and what must hold then."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -308,7 +307,3 @@ def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) ->
         if of == job.id and shard >= 0 and len(hosts) > 60:
             wrong.append(f"shard {shard} ran {len(hosts)} times")
     return wrong
-
-
-def to_json(schedule: Schedule) -> str:
-    return json.dumps({"seed": schedule.seed, "told": schedule.told, "wrong": schedule.wrong}, indent=2)

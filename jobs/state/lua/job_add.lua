@@ -1,9 +1,8 @@
 -- Enters an accepted job, to be planned. Returns 0 if it is known and has not ended.
 local job, task, output, priority, accepted, tenant, model, reach = unpack(ARGV)
 if unfinished(job) then return 0 end
-for _, part in ipairs({false, 'done', 'failed', 'again', 'held', 'live', 'at', 'errors', 'lost', 'tries', 'where', 'blamed',
-  'against', 'committed'}) do
-  redis.call('DEL', job_key(job, part))
+for _, parts in ipairs({KEPT, WHILE_UNDER_WAY}) do
+  for _, part in ipairs(parts) do redis.call('DEL', job_key(job, part)) end
 end
 redis.call('HSET', job_key(job), 'status', 'planning', 'task', task, 'output', output, 'priority', priority,
   'accepted', accepted, 'tenant', tenant, 'model', model, 'reach', reach, 'entered', now())

@@ -5,7 +5,5 @@ if not status_of(job) then return end
 redis.call('HSET', job_key(job), 'status', status, 'ended', now())
 redis.call('ZREM', P .. 'active', job)
 leave(job)
-for _, part in ipairs({'again', 'held', 'live', 'lost', 'at', 'tries', 'where', 'blamed', 'against', 'committed'}) do
-  redis.call('DEL', job_key(job, part))
-end
-for _, part in ipairs({false, 'done', 'failed', 'errors'}) do redis.call('EXPIRE', job_key(job, part), keep) end
+for _, part in ipairs(WHILE_UNDER_WAY) do redis.call('DEL', job_key(job, part)) end
+for _, part in ipairs(KEPT) do redis.call('EXPIRE', job_key(job, part), keep) end

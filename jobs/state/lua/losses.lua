@@ -70,16 +70,6 @@ local function fail_shard(id, shard, err)
   redis.call('HSET', job_key(id, 'failed'), shard, err)
 end
 
--- Releases the shard again, after `delay` seconds if any.
-local function put_back(id, shard, delay)
-  if tonumber(delay) > 0 then
-    redis.call('HINCRBY', job_key(id, 'tries'), shard, 1)
-    redis.call('ZADD', P .. 'delayed', now() + tonumber(delay), id .. '/' .. shard)
-  else
-    again(id, shard)
-  end
-end
-
 local function seen_by(hosts)
   return hosts > 1 and (' on ' .. hosts .. ' machines') or ''
 end
@@ -123,8 +113,7 @@ local function lose(id, shard, why, unnamed, named, most_shards, able, at_once)
   local at = redis.call('HGET', job_key(id, 'at'), shard) or ''
   local host = redis.call('HGET', job_key(id, 'where'), shard) or 'unknown'
   local start, stop = at:match('^(%d+)-(%d+)$')
-  for _, part in ipairs({'held', 'live', 'at', 'where'}) do redis.call('HDEL', job_key(id, part), shard) end
-  redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
+  drop_lease(id, shard)
   if not unfinished(id) then return end
   redis.call('HINCRBY', job_key(id), 'workers_lost', 1)
   redis.call('HSET', job_key(id), 'last_loss', why)

@@ -31,6 +31,9 @@
 --   epoch, rebuilding  the server process that all jobs were entered into; the token of a rebuilding
 
 local P = 'nightshift:'
+-- The parts of a job that are kept after its end, its own hash first, and those that are not.
+local KEPT = {false, 'done', 'failed', 'errors'}
+local WHILE_UNDER_WAY = {'again', 'held', 'live', 'lost', 'at', 'tries', 'where', 'blamed', 'against', 'committed'}
 
 local function now()
   local t = redis.call('TIME')
@@ -62,14 +65,16 @@ local function settled(id, shard)
     or redis.call('HEXISTS', job_key(id, 'failed'), shard) == 1
 end
 
+-- Drops the lease, whoever holds it.
+local function drop_lease(id, shard)
+  for _, part in ipairs({'held', 'live', 'at', 'where'}) do redis.call('HDEL', job_key(id, part), shard) end
+  redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
+end
+
 -- Drops the lease if this attempt holds it; returns whether it did.
 local function let_go(id, shard, attempt)
   if redis.call('HGET', job_key(id, 'held'), shard) ~= attempt then return false end
-  redis.call('HDEL', job_key(id, 'held'), shard)
-  redis.call('HDEL', job_key(id, 'live'), shard)
-  redis.call('HDEL', job_key(id, 'at'), shard)
-  redis.call('HDEL', job_key(id, 'where'), shard)
-  redis.call('ZREM', P .. 'leases', id .. '/' .. shard)
+  drop_lease(id, shard)
   redis.call('DEL', P .. 'took:' .. attempt)
   return true
 end

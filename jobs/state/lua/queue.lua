@@ -108,6 +108,16 @@ local function again(id, shard)
   make_ready(id)
 end
 
+-- Releases the shard again after `delay` seconds, which counts as a try; at once, and uncounted, if that is 0.
+local function put_back(id, shard, delay)
+  if tonumber(delay) > 0 then
+    redis.call('HINCRBY', job_key(id, 'tries'), shard, 1)
+    redis.call('ZADD', P .. 'delayed', now() + tonumber(delay), id .. '/' .. shard)
+  else
+    again(id, shard)
+  end
+end
+
 -- Stops handing out the job's shards; those in hand are dropped at their next batch. Returns false if the job had ended or
 -- was being stopped already.
 local function halt(id, status, err)

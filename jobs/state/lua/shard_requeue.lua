@@ -1,6 +1,6 @@
 -- Drops the lease; the shard is released again, after `delay` seconds if any, which counts as a try. Returns whether to finish
 -- the job.
--- needs: queue, losses
+-- needs: queue
 local job, shard, attempt, delay = unpack(ARGV)
 if not let_go(job, shard, attempt) then return 0 end
 put_back(job, shard, delay)

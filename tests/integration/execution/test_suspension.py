@@ -14,6 +14,7 @@ from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
 from schemas.errors import ServiceUnavailable
+from schemas.job import AcceptedJob
 from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences
 from workers.execution import self_check, suspension, ticket
@@ -35,6 +36,13 @@ def houses(settings: Settings) -> list[House]:
     return found
 
 
+def planned(house: House, model: Path, folder: Path, records: int, **changes: Any) -> AcceptedJob:
+    source = write_reviews(folder / "in.parquet", sentences(records))
+    job = house.submit(spec_for(model, str(source), f"{folder}/out", **changes))
+    house.plan(job)
+    return job
+
+
 def full(*args: Any, **options: Any) -> Any:
     raise OSError(28, "No space left on device")
 
@@ -43,9 +51,7 @@ def test_it_is_suspended_says_why_and_goes_on(
     houses: list[House], classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = houses
-    source = write_reviews(tmp_path / "in.parquet", sentences(40))
-    job = bad.submit(spec_for(classifier, str(source), f"{tmp_path}/out", shard={"rows": 4}))
-    bad.plan(job)
+    job = planned(bad, classifier, tmp_path, 40, shard={"rows": 4})
     assert good.next() is not None
     monkeypatch.setattr("workers.execution.attempt.PartWriter", full)
     for _ in range(FAILURES):
@@ -115,9 +121,7 @@ def test_a_shard_whose_answer_was_lost_is_given_back(
     houses: list[House], classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house, _ = houses
-    source = write_reviews(tmp_path / "in.parquet", sentences(4))
-    job = house.submit(spec_for(classifier, str(source), f"{tmp_path}/out"))
-    house.plan(job)
+    job = planned(house, classifier, tmp_path, 4)
     take = house.process.state.shards.take
 
     def lost(*args: Any) -> Any:
@@ -137,9 +141,7 @@ def test_shards_that_are_left_to_others_are_waited_for(
     houses: list[House], classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = houses
-    source = write_reviews(tmp_path / "in.parquet", sentences(4))
-    job = bad.submit(spec_for(classifier, str(source), f"{tmp_path}/out"))
-    bad.plan(job)
+    planned(bad, classifier, tmp_path, 4)
     monkeypatch.setattr("workers.execution.attempt.PartWriter", full)
     assert bad.next() is not None
     bad.end_delays()
