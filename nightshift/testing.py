@@ -102,7 +102,7 @@ class InProcess:
     def submit(self, spec: JobSpec) -> AcceptedJob:
         """Write a job and enter it in Redis."""
         job = self.accept(spec)
-        enqueue(job, self.state, self.broker)
+        enqueue(job, self.state, self.broker, is_new=True)
         return job
 
     def run(self, spec: JobSpec) -> Manifest:

@@ -207,7 +207,7 @@ class Service:
     def enter(self, accepted: Accepted) -> Submitted:
         """Hand an accepted job to the workers, unless it has ended. Return the answer to its submission."""
         if not accepted.ended:
-            self.ask(lambda state: enqueue(accepted.job, state, self.broker))
+            self.ask(lambda state: enqueue(accepted.job, state, self.broker, accepted.is_new))
         return Submitted(**dict(self.detail(accepted.job)), found=accepted.found.value)
 
     def check_unfinished(self, job: AcceptedJob) -> None:

@@ -25,7 +25,7 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
-from jobs.submission.accept import Found, enqueue, found_job
+from jobs.submission.accept import enqueue, found_job
 from jobs.submission.estimate import estimate
 from jobs.submission.validate import with_full_uris
 from schemas.job import AcceptedJob, JobSpec
@@ -93,11 +93,11 @@ def submit(as_json: bool, **options: Any) -> None:
     accepted = submitter_of(settings, storage).accept(spec, lambda: _job_to_submit(spec, state, storage, settings))
     job = accepted.job
     if not accepted.ended:
-        enqueue(job, state, Broker(make_app(settings, "cli")))
+        enqueue(job, state, Broker(make_app(settings, "cli")), accepted.is_new)
     if as_json:
         click.echo(json.dumps({"job": job.id, "output": job.output, "found": accepted.found.value}))
     else:
-        if accepted.found is not Found.NOTHING:
+        if not accepted.is_new:
             click.echo(f"{job.output} already has this job, {accepted.found.value}", err=True)
         click.echo(job.id)
 

@@ -132,7 +132,7 @@ class _Services:
         if accepted.found is Found.UNFINISHED and not as_json:
             click.echo(f"going on with job {job.id}", err=True)
         state = State(self.settings)
-        enqueue(job, state, Broker(make_app(self.settings, "cli")))
+        enqueue(job, state, Broker(make_app(self.settings, "cli")), accepted.is_new)
         if not as_json:
             click.echo(f"job {job.id} → {job.output}", err=True)
         return _followed(job, state, JobFolder(job.output, storage), as_json, self.check)

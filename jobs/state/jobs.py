@@ -33,17 +33,20 @@ class Jobs:
         tenant: str = "",
         model: str = "",
         reach: int | None = None,
+        is_new: bool = True,
     ) -> bool:
         """Enter an accepted job, to be planned. Return False if it is known and has not ended: it goes on as it is.
 
         Tenants get equal shares of the workers, those of the highest `reach` (by default the priority) first. A
         tenant's own jobs go by their priority; jobs with the same `model` are run by workers that hold it, within
-        `WarmLimits`.
+        `WarmLimits`. One that isn't new may be worked on by attempts that a lost Redis handed out: for the length of a
+        lease it ends only with all of its parts.
         """
         return bool(
             self._run(
                 "job_add", job=job, task=task, output=output, priority=priority, accepted=accepted, tenant=tenant,
                 model=model, reach=priority if reach is None else reach,
+                settle_s=0 if is_new else self._settings.lease_s,
             )
         )  # fmt: skip
 

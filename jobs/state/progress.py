@@ -39,12 +39,16 @@ class Progress:
     started: float | None
     ended: float | None
     now: float
+    #: Until then attempts of before Redis was lost may commit: the job ends only with all of its parts.
+    settles: float
     #: The group of workers that the job waits for, if no worker serves it.
     waits_for: str | None
 
     @property
     def finishable(self) -> bool:
-        """Whether all that is left of the job is its manifest."""
+        """Whether all that is left of the job is its manifest. `finishable` in `lua/prelude.lua` says the same."""
+        if self.now < self.settles and (self.shards == 0 or self.shards_done < self.shards):
+            return False
         if self.status in (JobStatus.RUNNING, JobStatus.PAUSED):
             return self.shards_done + self.shards_failed >= self.shards
         return self.status in (JobStatus.CANCELLING, JobStatus.FAILING) and not self.shards_running
@@ -87,6 +91,7 @@ def progress_from(job: str, told: Sequence[Any], now: float, groups: Callable[[]
         started=seconds_of("started"),
         ended=seconds_of("ended"),
         now=now,
+        settles=float(fields.get("settles", 0.0)),
         waits_for=needed.value if idle and needed is not None and needed not in groups() else None,
         rows_before=int(fields.get("rows_before", 0)),
     )

@@ -49,6 +49,10 @@ class Accepted:
     def ended(self) -> bool:
         return self.found is Found.ENDED
 
+    @property
+    def is_new(self) -> bool:
+        return self.found is Found.NOTHING
+
 
 @dataclass(frozen=True)
 class Submitter:
@@ -244,11 +248,17 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
-    """Enter an accepted job in Redis and ask for its plan. Return False if Redis knows it: it goes on as it is."""
+def enqueue(job: AcceptedJob, state: State, broker: Broker, is_new: bool = False) -> bool:
+    """Enter an accepted job in Redis and ask for its plan. Return False if Redis knows it: it goes on as it is.
+
+    `is_new` says that no worker can have had a shard of it: it was accepted just now.
+    """
     spec = job.spec
     accepted = job.accepted_at.timestamp()
-    if not state.jobs.add(job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key, job.reach):
+    entered = state.jobs.add(
+        job.id, spec.task, job.output, spec.priority, accepted, job.tenant, job.model_key, job.reach, is_new
+    )
+    if not entered:
         return False
     broker.plan_job(job.id, job.output)
     return True

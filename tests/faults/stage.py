@@ -223,7 +223,7 @@ class Stage:
         spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": {"uri": output}}
         new = validated_job(parse_spec(spec | changes), self.storage, self.settings)
         accepted = submitter_of(self.settings, self.storage).create(new)
-        enqueue(accepted.job, self.state, self.broker)
+        enqueue(accepted.job, self.state, self.broker, accepted.is_new)
         return Submitted(accepted.job, files)
 
     def job(self, name: str, rows: int, *, texts: list[str] | None = None, **changes: Any) -> Submitted:

@@ -8,6 +8,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobs.broker import CONTROL_QUEUE
+from jobs.state.connection import job_key
 from nightshift.testing import InProcess
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.plan import ShardOrder
@@ -72,6 +73,10 @@ class House(InProcess):
         for member in self.state._redis.zrange("nightshift:delayed", 0, -1):
             self.state._redis.zadd("nightshift:delayed", {member: 0})
         self.state.shards.sweep(CONTROL_QUEUE)
+
+    def settle(self, job: AcceptedJob) -> None:
+        """Let the lease pass that a job waits for before its end, after it was entered again."""
+        assert self.state._redis.hset(job_key(job.id), "settles", 0) == 0, "it had to settle"
 
     def nothing_waits(self, job: AcceptedJob) -> bool:
         """Whether no shard of the job's task would be handed out now."""

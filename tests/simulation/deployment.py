@@ -419,7 +419,7 @@ class Deployment:
         Submitter(catalog, embedded=False).create(job)
         while True:
             try:
-                enqueue(job, self.state("client"), SimBroker(self))
+                enqueue(job, self.state("client"), SimBroker(self), is_new=True)
                 return job
             except ServiceUnavailable:
                 self.world.sleep(1.0)

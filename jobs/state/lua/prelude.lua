@@ -2,7 +2,8 @@
 -- matters. It makes its keys from the prefix "nightshift:", all but Celery's queue, which it is given in KEYS. The keys:
 --   job:{id}           hash: status, task, output, shards, rows, next (the first shard never handed out), counts, error,
 --                      priority, tenant, model; turns (shards handed out, see shard_take.lua), last (when the last one was),
---                      entered (when it was entered into this Redis), workers_lost, last_loss (how many, why the last);
+--                      entered (when it was entered into this Redis), settles (from when on no attempt of before can
+--                      commit), workers_lost, last_loss (how many, why the last);
 --                      asked (when control was last asked to plan or to finish it)
 --   job:{id}:done      bitmap of committed shards          job:{id}:failed   hash shard -> error (JSON)
 --   job:{id}:again     list of shards to release again     job:{id}:held     hash shard -> attempt that holds its lease
@@ -79,11 +80,13 @@ local function let_go(id, shard, attempt)
   return true
 end
 
--- Returns whether all that is left of the job is its manifest.
+-- Returns whether all that is left of the job is its manifest. A job that was entered again may be worked on by attempts that
+-- this Redis doesn't know: until it settles, it ends only with all of its parts.
 local function finishable(id)
-  local status = status_of(id)
+  local status, done, shards = status_of(id), number_of(id, 'done'), number_of(id, 'shards')
+  if now() < number_of(id, 'settles') and (shards == 0 or done < shards) then return false end
   if status == 'running' or status == 'paused' then
-    return number_of(id, 'done') + redis.call('HLEN', job_key(id, 'failed')) >= number_of(id, 'shards')
+    return done + redis.call('HLEN', job_key(id, 'failed')) >= shards
   end
   return (status == 'cancelling' or status == 'failing') and redis.call('HLEN', job_key(id, 'held')) == 0
 end

@@ -173,6 +173,7 @@ def test_a_plan_that_is_gone_is_not_made_again_beside_its_parts(house: House, cl
     house.state._redis.flushall()
     list(rebuild(house.state, house.broker, house.catalog))
     house.control.plan_job(job.id, job.output)
+    house.settle(job)
     manifest = house.finish(job)
     assert manifest.status is JobStatus.FAILED
     assert manifest.error is not None

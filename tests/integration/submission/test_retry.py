@@ -57,7 +57,7 @@ def finished(house: House, job: AcceptedJob, meanwhile: Callable[[], object] = l
 
 def retried(house: House, parent: AcceptedJob, output: str | None = None) -> tuple[AcceptedJob, Manifest]:
     accepted = accept_retry(parent, output, house.submitter, house.settings)
-    enqueue(accepted.job, house.state, house.broker)
+    enqueue(accepted.job, house.state, house.broker, accepted.is_new)
     return accepted.job, finished(house, accepted.job)
 
 
@@ -237,7 +237,7 @@ def test_a_retry_that_was_begun_is_gone_on_with(house: House, classifier: Path, 
     assert (same.job, same.found) == (first.job, Found.UNFINISHED)
     assert accept_retry(job, first.job.output, house.submitter, house.settings).job == first.job
     assert [row["id"] for row in merged(house, job) if row["error"]] == [5], "a retry that has not ended is left out"
-    enqueue(first.job, house.state, house.broker)
+    enqueue(first.job, house.state, house.broker, is_new=True)
     with failing(lambda n: n == 5):
         finished(house, first.job)
     assert accept_retry(job, first.job.output, house.submitter, house.settings).found is Found.ENDED
@@ -287,7 +287,7 @@ def test_any_tree_of_retries_reads_as_one(house: House, classifier: Path, tmp_pa
 
     def retry(parent: AcceptedJob, share: float, lost: float) -> AcceptedJob:
         made = accept_retry(parent, None, house.submitter, house.settings).job
-        enqueue(made, house.state, house.broker)
+        enqueue(made, house.state, house.broker, is_new=True)
         before = dict(expected)
         run(made, share, lost)
         rows = merged(house, job)

@@ -422,7 +422,31 @@ def test_a_cancel_that_redis_was_lost_under_is_carried_out(house: House, classif
     house.state._redis.flushall()
     enqueue(job, house.state, house.broker)
     house.control.plan_job(job.id, job.output)
+    house.settle(job)
     assert house.finish(job).status is JobStatus.CANCELLED
+
+
+def test_a_stopped_job_waits_for_attempts_that_redis_lost(house: House, classifier: Path, texts: Path) -> None:
+    """No part may be written after the manifest: not by an attempt whose lease stood in a Redis that was emptied."""
+    job = submit(house, classifier, texts)
+    house.plan(job)
+    order, attempt = house.take(job, 0, "a")
+    assert cancel_job(job.id, job.output, house.catalog, house.state, house.broker)
+    house.state._redis.flushall()
+    assert rebuilt(house) == {job.id: Standing.ENTERED}
+
+    def finish() -> JobStatus | None:
+        house.control.finish_job(job.id, job.output)
+        manifest = house.catalog.folder(job.output).read_manifest()
+        return manifest.status if manifest is not None else None
+
+    assert finish() is None, "the attempt may be writing its part, and its lease is not known yet"
+    assert house.state.shards.reclaim(order, attempt, age_s=-1.0) == "lost", "a lease of this Redis is not taken again"
+    assert house.state.shards.reclaim(order, attempt, age_s=1000.0) == "cancelling"
+    house.settle(job)
+    assert finish() is None, "its lease is known"
+    house.state.shards.commit(order, attempt, rows=30, errors={})
+    assert finish() is JobStatus.CANCELLED
 
 
 def test_a_cancel_is_carried_out_in_a_redis_that_is_behind(house: House, classifier: Path, texts: Path) -> None:
