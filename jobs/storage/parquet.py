@@ -30,8 +30,10 @@ BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError,
 _TAIL = 64 << 10
 #: Footers above this size wait for each other, not the small ones for them.
 _SMALL = 1 << 20
-#: Seconds that a footer may take.
-_LIMIT_S = 60.0
+#: Seconds that a footer may take in one child.
+_LIMIT_S = 30.0
+#: A footer that so many children ended with is broken. One may end for another cause: a killer, or too little memory.
+_TRIES = 3
 _CHILD = Path(__file__).with_name("footer_child.py")
 
 
@@ -77,19 +79,22 @@ def translated(source: PinnedReader, refusal: Callable[[Exception], NightshiftEr
 
 
 def _try(footer: bytes) -> None:
-    """Raise BrokenFooter if a child process can't read the footer."""
+    """Raise BrokenFooter if a child process can't read the footer, or several end with it."""
     children = _small if len(footer) <= _SMALL else _large
-    child = children.get()
-    try:
-        child = child or _Child()
-        refusal = child.look(footer)
-    except BaseException:
-        if child is not None:
-            child.end()
-            child = None
-        raise
-    finally:
-        children.put(child)
+    for left in reversed(range(_TRIES)):
+        child = children.get()
+        try:
+            child = child or _Child()
+            refusal = child.look(footer)
+            break
+        except BaseException as error:
+            if child is not None:
+                child.end()
+                child = None
+            if not isinstance(error, BrokenFooter) or not left:
+                raise
+        finally:
+            children.put(child)
     if refusal:
         raise BrokenFooter(f"has a corrupt Parquet footer: {refusal}")
 

@@ -66,6 +66,20 @@ def test_a_footer_that_ends_its_reader(table: Path, program: Path) -> None:
     assert metadata_of(table).num_rows == 100
 
 
+@pytest.mark.parametrize("ends", [1, 2, 3])
+def test_a_reader_that_ends_for_another_cause(table: Path, program: Path, tmp_path: Path, ends: int) -> None:
+    """Killed, say: a footer is broken only if three processes end with it."""
+    count = tmp_path / "count"
+    count.write_text("")
+    dying = f"p = {str(count)!r}\nopen(p, 'a').write('x')\nimport os\nif len(open(p).read()) <= {ends}: os.abort()\n"
+    program.write_text(dying + Path(parquet.__file__).with_name("footer_child.py").read_text())
+    if ends < 3:
+        assert metadata_of(table).num_rows == 100
+    else:
+        with pytest.raises(BrokenFooter, match="reading it ends the process"):
+            metadata_of(table)
+
+
 def test_a_footer_that_its_reader_hangs_at(table: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_LIMIT_S", 0.2)
     program.write_text("import time\ntime.sleep(100)\n")
