@@ -7,7 +7,8 @@ UV_HOME := .uv
 UV := UV_PROJECT_ENVIRONMENT=$(VENV) $(UV_HOME)/bin/uv
 OLD := .venv-transformers4
 STAMP := $(VENV)/.installed
-TESTS := -n 2 --dist loadfile
+# A process that ends in the middle of a test ends the run: with another in its place pytest waits for ever.
+TESTS := -n 2 --dist loadfile --max-worker-restart 0
 # Tests and benchmarks are typed as strictly as the product.
 TYPED := $(wildcard tests/*.py tests/*/*.py tests/unit/*/*.py tests/integration/*/*.py benchmarks/*.py benchmarks/parity/*.py) \
   $(wildcard deploy/*.py docs/*.py)

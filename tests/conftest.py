@@ -2,8 +2,11 @@
 
 import os
 import secrets
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -25,11 +28,20 @@ hypothesis.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of whoever runs the tests reaches them."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting of whoever runs the tests reaches them, and none of theirs the tests that come after."""
     for name in [name for name in os.environ if name.startswith(("NIGHTSHIFT_", "AWS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+    yield
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN, "a client that hangs up would end this process"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a process that ran tests came to its end."""
+    if error is not None:
+        print(f"{node.gateway.id} ended with status {node.gateway._io.popen.wait(10)}", file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")

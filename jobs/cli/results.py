@@ -1,7 +1,6 @@
 """`results`: a job's rows, from the parts that its manifest names."""
 
 import json
-import signal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ def results(
     """
     if partial and with_retries:
         raise click.UsageError("--with-retries is for a job that has ended; --partial for one that has not")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
     settings = quiet_settings()
     storage = Storage()
     catalog = Catalog(settings.catalog_uri, storage)

@@ -41,7 +41,7 @@ def one_machine_is_believed() -> Any:
 
 def a_job_never_counts_as_done() -> Any:
     """All shards are done, and control isn't asked for the end."""
-    right = "number_of(id, 'done') + redis.call('HLEN', job_key(id, 'failed')) >= number_of(id, 'shards')"
+    right = "done + redis.call('HLEN', job_key(id, 'failed')) >= shards"
     return _script("prelude", right, right.replace(">=", ">"))
 
 
@@ -105,6 +105,11 @@ def lost_shards_succeed() -> Any:
     return patch.object(jobs.control.build_manifest, "_final_status", wrong)
 
 
+def a_job_entered_again_does_not_settle() -> Any:
+    """A stopped job ends while an attempt of before Redis was emptied writes its part."""
+    return _script("job_add", "now() + tonumber(settle_s)", "0")
+
+
 def redis_is_told_of_the_end_first() -> Any:
     """A job has ended in Redis before its manifest is written."""
     write = Finisher._write_manifest
@@ -140,6 +145,7 @@ PLANTED: list[Callable[[], Any]] = [
     a_passing_fault_is_final,
     a_commit_without_a_lease,
     lost_shards_succeed,
+    a_job_entered_again_does_not_settle,
     redis_is_told_of_the_end_first,
     a_rebuilding_that_forgets_what_is_away,
 ]

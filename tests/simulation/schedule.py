@@ -120,8 +120,8 @@ class _Draw:
                 self._world.at(begins - 1_000_000, partial(self._break_storage, "m1", ends, kind))
         return self._deployment.machines
 
-    def _break_storage(self, host: str, until: float, kind: type[Exception]) -> None:
-        self._deployment.objects.faults[host] = until, kind
+    def _break_storage(self, host: str, until: float, kind: type[Exception], start: str = "") -> None:
+        self._deployment.objects.faults[host] = until, kind, start
 
     def _job(self) -> None:
         random, troubles = self._random, Troubles()
@@ -214,8 +214,10 @@ class _Draw:
         kind, seconds = self._random.choice((Transient, AccessDenied)), self._random.choice((2.0, 10.0, 40.0))
         if self.bad is not None and host == self.bad.name:
             host = ""
-        self._schedule.tell(f"{at:.0f} s: {host or 'everyone'} gets {kind.__name__} from storage for {seconds:.0f} s")
-        return lambda: self._break_storage(host, self._world.now + seconds, kind)
+        start = self._random.choice(("", "", "/out-"))  # outputs may be in another store than the catalog
+        told = f"{host or 'everyone'} gets {kind.__name__} from storage {start}* for {seconds:.0f} s"
+        self._schedule.tell(f"{at:.0f} s: {told}")
+        return lambda: self._break_storage(host, self._world.now + seconds, kind, start)
 
     def _cancel(self, at: float) -> Callable[[], object]:
         job = self._random.choice(self._deployment.jobs)

@@ -16,8 +16,8 @@ class Objects:
         self.content: dict[str, bytes] = {}
         self.owner: dict[str, str] = {}
         self.log: list[tuple[float, str]] = []
-        #: Until when each machine, or everyone ("") gets an error, and which.
-        self.faults: dict[str, tuple[float, type[Exception]]] = {}
+        #: Until when each machine, or everyone ("") gets an error, which, and of objects that begin with what.
+        self.faults: dict[str, tuple[float, type[Exception], str]] = {}
         #: The chance that the answer to a creation is lost.
         self.lost_answers = 0.0
 
@@ -45,8 +45,8 @@ class SimStore:
     def _step(self, uri: str) -> None:
         self._world.step("storage")
         for name in (self._host, ""):
-            until, kind = self._objects.faults.get(name, (0.0, Transient))
-            if until > self._world.now and self._world.process is not None:
+            until, kind, start = self._objects.faults.get(name, (0.0, Transient, ""))
+            if until > self._world.now and self._world.process is not None and uri.startswith(start):
                 raise kind(f"{uri} (simulated)")
 
     def _info(self, uri: str) -> ObjectInfo:
