@@ -52,9 +52,11 @@ endef
 
 # The whole fault campaign; the random killer once for each seed. The scenes below need no processes of their own.
 SEEDS ?= 1 2 3
-SCENES := tests/acceptance/test_sharing.py tests/integration/state tests/integration/control tests/integration/execution \
-  tests/integration/models tests/integration/supervisor tests/integration/webhooks tests/integration/submission \
-  tests/integration/storage tests/unit/storage tests/unit/io
+SCENES := tests/acceptance/test_sharing.py tests/acceptance/test_recovery.py tests/acceptance/test_jobs.py \
+  tests/acceptance/test_killers.py tests/acceptance/test_outside_task.py \
+  tests/integration/state tests/integration/control tests/integration/execution tests/integration/models \
+  tests/integration/supervisor tests/integration/webhooks tests/integration/submission tests/integration/storage \
+  tests/unit/storage tests/unit/io
 faults: install
 	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults $(SCENES) -m "slow or not slow" --timeout 1800
 

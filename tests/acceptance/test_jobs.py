@@ -169,6 +169,7 @@ def test_a_killed_command_leaves_no_process_behind(slow_classifier: Path, tmp_pa
     assert psutil.wait_procs(family, timeout=120)[1] == []
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_of_a_shard(
     settings: Settings, state: State, slow_classifier: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard(
     assert json.loads((output / "_manifest.json").read_text())["rows"] == 900
 
 
+@pytest.mark.slow
 def test_a_killed_child_is_replaced_and_its_shard_done(
     settings: Settings, state: State, slow_classifier: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +241,7 @@ def test_a_stopped_worker_puts_its_shard_back(
     assert [row["id"] for row in read_output(str(tmp_path / "out"))] == list(range(600))
 
 
+@pytest.mark.slow
 def test_redis_emptied_in_the_middle(
     settings: Settings, state: State, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

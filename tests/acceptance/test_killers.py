@@ -39,6 +39,7 @@ def manifest(output: Path) -> Any:
     return json.loads((output / "_manifest.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("deadly")
 def test_three_killers_among_ten_thousand(classifier: Path, tmp_path: Path) -> None:
     texts = sentences(10_000)

@@ -82,6 +82,7 @@ def test_it_keeps_the_promises_of_every_task(copy: Path) -> None:
     assert done.code == 0, done.out
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_it(copy: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
     tokenizer = wordpiece()

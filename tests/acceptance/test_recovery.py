@@ -48,6 +48,7 @@ def check(process: "subprocess.Popen[str]", before: dict[str, int], tmp_path: Pa
     wait_for("the end is marked", (catalog / "ended" / f"{done['job']}.json").exists)
 
 
+@pytest.mark.slow
 def test_redis_emptied_under_a_job(
     settings: Settings, redis_url: str, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_redis_emptied_under_a_job(
     assert not events(log, "shard_put_back")
 
 
+@pytest.mark.slow
 def test_redis_replaced_under_a_job(
     settings: Settings, slow_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ SHARD_STEPS = ["claimed", "read", "batch-1", "batch-2", "before_commit", "after_
 JOB_STEPS = ["before_plan", "after_plan", "before_manifest", "after_manifest"]
 
 
+@pytest.mark.slow
 def test_the_child_is_killed_at_each_step(stage: Stage, note: Note) -> None:
     """One job, whose shard n loses its child at step n, and whose planner and finisher are killed twice each."""
     for shard, step in enumerate(SHARD_STEPS):

@@ -21,6 +21,7 @@ from tests.faults.proxy import S3Proxy, s3_proxy
 from tests.faults.stage import Stage, Worker
 from tests.servers import S3_ENV, s3_client
 
+pytestmark = pytest.mark.slow
 SILENT = {"NIGHTSHIFT_IO_TIMEOUT_S": "4"}
 
 
@@ -59,8 +60,8 @@ def ended_stages(worker: Worker) -> list[str]:
     ("path", "stage_name", "what"),
     [
         ("in.parquet", READ, "reading the input"),
-        pytest.param("out/_plan", OPEN, "reading the plan", marks=pytest.mark.slow),
-        pytest.param("model/model.safetensors", FETCH, "fetching the model", marks=pytest.mark.slow),
+        ("out/_plan", OPEN, "reading the plan"),
+        ("model/model.safetensors", FETCH, "fetching the model"),
     ],
 )
 def test_a_store_that_sends_a_byte_a_second(
@@ -93,7 +94,6 @@ def test_an_upload_that_hangs(stage: Stage, note: Note) -> None:
     note("a part whose upload hangs", 1, "complete; the shard ran once more")
 
 
-@pytest.mark.slow
 def test_a_store_that_is_slow_and_moves_is_waited_for(stage: Stage, s3: str, s3_endpoint: str, note: Note) -> None:
     """A block of rows that takes far longer than the limit, in many answers that each take less."""
     stage.storage = Storage()
@@ -107,7 +107,6 @@ def test_a_store_that_is_slow_and_moves_is_waited_for(stage: Stage, s3: str, s3_
     note("a store that takes a second for each answer", rule.done, "complete; no shard run again")
 
 
-@pytest.mark.slow
 def test_pictures_that_are_refused_for_a_while(
     stage: Stage, s3: str, s3_endpoint: str, note: Note, tmp_path: Path
 ) -> None:
