@@ -37,21 +37,23 @@ local function blame(id, shard, host, kind)
 end
 
 -- Notes a fault that may be the job's: its model ends workers, its shards are given up, its input is refused. Fails the job
--- if there were `most` of this kind since a shard was last committed, on enough hosts. Returns whether it did.
-local function hold_against(id, host, kind, most, able, err)
+-- if there were `most` of this kind since a shard was last committed, on enough hosts that saw it `least` times each; or very
+-- many, on enough hosts. Returns whether it did.
+local function hold_against(id, host, kind, most, able, least, err)
   local key, done = job_key(id, 'against'), number_of(id, 'done')
   local mine = cjson.decode(redis.call('HGET', key, host .. ' ' .. kind) or '{}')
   local times = mine.done == done and mine.times or 0
   redis.call('HSET', key, host .. ' ' .. kind, cjson.encode({done = done, times = times + 1}))
   redis.call('EXPIRE', key, EVIDENCE_S)
-  local total, hosts, found = 0, 0, redis.call('HGETALL', key)
+  local total, hosts, sure, found = 0, 0, 0, redis.call('HGETALL', key)
   for i = 1, #found, 2 do
     local seen = cjson.decode(found[i + 1])
     if seen.done == done and found[i]:sub(-#kind - 1) == ' ' .. kind then
       total, hosts = total + seen.times, hosts + 1
+      if seen.times >= least then sure = sure + 1 end
     end
   end
-  if total < tonumber(most) or hosts < needed(able) then return false end
+  if total < tonumber(most) or hosts < needed(able) or sure < needed(able) and total < OF_ANY_KIND then return false end
   return halt(id, 'failing', err(total, hosts))
 end
 
@@ -83,7 +85,8 @@ local function lose_loading(id, host, why, most, able, at_once)
   for _, what in ipairs(redis.call('HVALS', job_key(id, 'at'))) do
     if what ~= 'load' then return end
   end
-  hold_against(id, host, 'load', most, able, function(times, hosts)
+  -- A process can be killed for any cause, while it loads too: once on a machine is no witness.
+  hold_against(id, host, 'load', most, able, 2, function(times, hosts)
     return cjson.encode({
       code = 'model',
       message = 'the worker process was lost ' .. times .. ' times in a row' .. seen_by(hosts)
@@ -98,7 +101,7 @@ local function give_up(id, shard, host, why, deaths, most, able)
   fail_shard(id, shard, cjson.encode({
     code = code, message = 'the worker was lost ' .. deaths .. ' times while it ran this shard'
   }))
-  hold_against(id, host, code, most, able, function(times, hosts)
+  hold_against(id, host, code, most, able, 1, function(times, hosts)
     return cjson.encode({
       code = code,
       message = times .. ' shards in a row lost their worker too often' .. seen_by(hosts)

@@ -6,7 +6,7 @@
 local job, shard, attempt, host, error, code, most, delay, able = unpack(ARGV)
 if not let_go(job, shard, attempt) then return {0, 0, 0, 0} end
 local _, _, of_any, saw_any = blame(job, shard, host, code)
-local failed = hold_against(job, host, code, most, able, function() return error end)
+local failed = hold_against(job, host, code, most, able, 1, function() return error end)
 if not failed and of_any >= OF_ANY_KIND and saw_any >= needed(able) then failed = halt(job, 'failing', error) end
 if not failed then put_back(job, shard, delay) end
 local suspect = saw_any < 2 and others_succeed(job, host)

@@ -123,14 +123,16 @@ def test_leases_that_run_out_while_loading(hosts: Hosts, names: str) -> None:
     assert states[0].jobs.status("job") is JobStatus.RUNNING
 
 
-def test_a_model_that_ends_what_loads_it_fails_the_job(hosts: Hosts) -> None:
-    states = hosts("a", "b", "a", "b", lease_s=1000.0)
+@pytest.mark.parametrize(("names", "ends"), [("abab", "failing"), ("aaaaaab", "running"), ("abcdefghijklmnopqrstuvwx", "failing")])
+def test_a_model_that_ends_what_loads_it_fails_the_job(hosts: Hosts, names: str, ends: str) -> None:
+    """What happened once on a second machine may be chance; not what happened on many."""
+    states = hosts(*names, lease_s=1000.0)
     started(states[0])
     for number, state in enumerate(states):
         order = take(state, f"x{number}")
         state.shards.set_position(order, f"x{number}", "load")
         state.shards.lost(order, f"x{number}", Loss.WORKER_LOST)
-    assert states[0].jobs.status("job") is JobStatus.FAILING
+    assert states[0].jobs.status("job") == ends
 
 
 def test_leases_last_over_a_gap_in_sweeping(hosts: Hosts) -> None:
