@@ -58,7 +58,7 @@ SCENES := tests/acceptance/test_sharing.py tests/acceptance/test_recovery.py tes
   tests/integration/supervisor tests/integration/webhooks tests/integration/submission tests/integration/storage \
   tests/unit/storage tests/unit/io
 faults: install
-	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults $(SCENES) -m "slow or not slow" --timeout 1800
+	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest $(TESTS) tests/faults $(SCENES) -m "slow or not slow" --timeout 1800
 
 # The protocol under 10,000 schedules drawn from seeds, and the bugs that are planted to see that such are found.
 simulate: install

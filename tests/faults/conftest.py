@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,19 @@ def note(request: pytest.FixtureRequest) -> Note:
 def seeds() -> list[int]:
     """The seeds of the random killer, from `make faults SEEDS=…`."""
     return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "1 2 3").split()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take up the rows of a process that ran tests."""
+    notes = getattr(node, "workeroutput", {}).get("notes", [])
+    node.config.stash.setdefault(_NOTES, []).extend(map(tuple, notes))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["notes"] = session.config.stash.get(_NOTES, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

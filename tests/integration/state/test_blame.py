@@ -123,7 +123,9 @@ def test_leases_that_run_out_while_loading(hosts: Hosts, names: str) -> None:
     assert states[0].jobs.status("job") is JobStatus.RUNNING
 
 
-@pytest.mark.parametrize(("names", "ends"), [("abab", "failing"), ("aaaaaab", "running"), ("abcdefghijklmnopqrstuvwx", "failing")])
+@pytest.mark.parametrize(
+    ("names", "ends"), [("abab", "failing"), ("aaaaaab", "running"), ("abcdefghijklmnopqrstuvwx", "failing")]
+)
 def test_a_model_that_ends_what_loads_it_fails_the_job(hosts: Hosts, names: str, ends: str) -> None:
     """What happened once on a second machine may be chance; not what happened on many."""
     states = hosts(*names, lease_s=1000.0)
