@@ -91,6 +91,7 @@ def build_manifest(
         versions={name: sorted(found) for name, found in parts.versions.items()},
         parent=job.parent,
         version=__version__,
+        layout=job.layout,
     )
 
 
@@ -110,7 +111,7 @@ def _look_by_name(
 
     def look(shard: int) -> tuple[ObjectInfo, ShardReport] | ErrorInfo:
         name = part_name(shard, progress.shards)
-        gone = ErrorInfo(code="part_missing", message=f"{folder.uri(name)} was written, and is gone")
+        gone = ErrorInfo(code="part_missing", message=f"{folder.part_uri(name)} was written, and is gone")
         try:
             return folder.find_part(name, progress.job) or gone
         except Permanent as error:
