@@ -39,6 +39,8 @@ class ErrorInfo(BaseModel):
 
 
 class Part(BaseModel):
+    """A part as it was when the job ended. `checksum` is of its rows; None if an earlier version wrote the part."""
+
     model_config = ConfigDict(frozen=True)
 
     name: str
@@ -47,6 +49,7 @@ class Part(BaseModel):
     bytes: int
     etag: str
     error_rows: int
+    checksum: str | None = None
 
     @model_validator(mode="after")
     def _is_a_part(self) -> "Part":

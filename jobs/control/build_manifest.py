@@ -41,6 +41,7 @@ class _Parts:
             bytes=info.size,
             etag=info.etag,
             error_rows=report.error_rows,
+            checksum=report.checksum,
         )
         self.errors.update(report.errors)
         self.seconds.update(report.seconds)

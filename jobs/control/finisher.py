@@ -94,7 +94,7 @@ class Finisher:
         if notify:  # before the end is noted: until then the sweep has all of this done again
             self._state.webhooks.add(job, output)
         else:  # a job with a webhook is marked once that is settled
-            self._mark_ended(job)
+            self._mark_ended(job, output)
         self._state.jobs.finish(job, manifest.status)
         event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
         if notify:
@@ -116,7 +116,7 @@ class Finisher:
             code=code_of(error) if cause is None else cause.code,
             message=f"{before}The job has no manifest: {message_of(error)}",
         )
-        self._mark_ended(progress.job)
+        self._mark_ended(progress.job, progress.output)
         self._state.jobs.finish(progress.job, status, why)
         event(_log, "job_ended", logging.ERROR, status=status, error=why.message)
 
@@ -128,9 +128,9 @@ class Finisher:
         except NightshiftError:  # the notifier finds out, once the catalog can be read
             return True
 
-    def _mark_ended(self, job: str) -> None:
+    def _mark_ended(self, job: str, output: str) -> None:
         try:
-            self._catalog.mark_ended(job)
+            self._catalog.mark_ended(job, self._catalog.folder(output))
         except NightshiftError as error:  # marked when Redis is rebuilt
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
 

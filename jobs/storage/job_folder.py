@@ -6,6 +6,7 @@ part-00042.parquet    the output rows of one shard, with a report in the footer
 _manifest.json        how the job ended; its existence makes the results final
 """
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -190,6 +191,13 @@ class JobFolder:
     def manifest_bytes(self) -> bytes:
         """Return `_manifest.json` as it is. Raise NotFound if the job hasn't ended."""
         return self.storage.read(self.uri(MANIFEST))
+
+    def manifest_digest(self) -> str | None:
+        """Return the SHA-256 of `_manifest.json`, in hexadecimal; None if the job hasn't ended."""
+        try:
+            return hashlib.sha256(self.manifest_bytes()).hexdigest()
+        except NotFound:
+            return None
 
     def has_manifest(self) -> bool:
         """Return whether the job has ended, without reading its manifest."""

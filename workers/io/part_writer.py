@@ -9,6 +9,7 @@ from typing import IO, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.storage.checksum import RowChecksum
 from schemas.errors import RecordError
 from schemas.output import ERROR, SOURCE_URI
 from schemas.report import ShardReport
@@ -26,6 +27,7 @@ class PartWriter:
         self._schema = schema
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="nightshift-part-")  # noqa: SIM115 (see __exit__)
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self._checksum = RowChecksum(schema)
         self.rows = 0
 
     def __enter__(self) -> "PartWriter":
@@ -51,8 +53,15 @@ class PartWriter:
             pa.array(block.source_uris, pa.string()).cast(SOURCE_URI),
             pa.array(block.source_rows, pa.int64()),
         ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        table = pa.Table.from_arrays(columns, schema=self._schema)
+        self._checksum.add(table)
+        self._writer.write_table(table)
         self.rows += len(block)
+
+    @property
+    def checksum(self) -> str:
+        """The checksum of the rows that were written."""
+        return str(self._checksum)
 
     def close(self, report: ShardReport, moved: Callable[[], None] = lambda: None) -> BinaryIO:
         """Finish the part, with the report in its footer, and return its file. Each read of it calls `moved`."""
