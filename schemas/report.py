@@ -11,8 +11,8 @@ class ShardReport(BaseModel):
     """The report of one attempt at one shard.
 
     `seconds` are by stage: `wall` is the whole attempt, `load` the model's load (0 if it was loaded already),
-    `infer` the time in the model. `errors` counts error rows by code. `fingerprint` is of spec and slices. `checksum` is
-    of the part's rows, however they are stored; None if an earlier version wrote the part.
+    `infer` the time in the model. `errors` counts error rows by code. `fingerprint` is of spec and slices. `checksum`
+    is of the part's rows, however they are stored; None if an earlier version wrote the part.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -8,7 +8,7 @@ _manifest.json        how the job ended; its existence makes the results final
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -330,7 +330,11 @@ def open_part(info: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
 def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:
     """Return the report in a part's footer. Raise Permanent if Nightshift didn't write the file."""
     with open_part(info, storage) as part:
-        metadata = part.metadata.metadata or {}
+        return report_of(info, part.metadata.metadata or {})
+
+
+def report_of(info: ObjectInfo, metadata: Mapping[bytes, bytes]) -> ShardReport:
+    """Return the report in the metadata of a part's footer. Raise Permanent if Nightshift didn't write the file."""
     if REPORT_KEY not in metadata:
         raise _foreign(info)
     try:
