@@ -143,7 +143,7 @@ def _by_plan(
     changed: set[str] = set()
     for seen in parallel_map(lambda pair: verifier.verify(*pair), pairs(), _READERS):
         yield from _of_part(seen)
-        if seen.info is not None and seen.report is not None:
+        if seen.info is not None and seen.report is not None and seen.report.shard == seen.part.shard:
             tally.add(seen.info, seen.report)
         if seen.checksum is not None:
             checked.checksums[seen.part.shard] = seen.checksum
