@@ -53,7 +53,8 @@ def replayed(
 ) -> Iterator[Replayed]:
     """Yield what became of each shard, as soon as it has been computed again into `results`.
 
-    `checksums` are of the rows that the parts have, by shard. `wait` waits until one of two files is there; it returns False if the program has ended without either.
+    `checksums` are of the rows that the parts have, by shard. `wait` waits until one of two files is there; it returns
+    False if the program has ended without either.
     """
     for part in parts:
         file, refusal = results / f"{part.shard}.parquet", results / f"{part.shard}.error"
