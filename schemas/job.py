@@ -66,6 +66,17 @@ class InputSpec(Strict):
 
 class OutputSpec(Strict):
     uri: Uri = Field(description="A prefix of this job's own; `s3://` or a local folder.")
+    latest: Uri | None = Field(
+        None,
+        description="A JSON object, outside of the prefix, that is to name this job's output once it has succeeded, "
+        "unless it names that of a job which began later.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a key that earlier versions don't know, if it says nothing."""
+        data: dict[str, Any] = serialize(self)
+        return {name: value for name, value in data.items() if name != "latest" or value is not None}
 
 
 class ShardSpec(Strict):
@@ -169,7 +180,8 @@ class JobSpec(Strict):
 
     def fingerprint(self) -> str:
         """Return a hash of all that decides the results. Two specs with one fingerprint ask for the same output."""
-        decides = self.model_dump(mode="json", exclude={"priority", "labels", "notify", "max_errors"})
+        left_out: Any = {"priority": True, "labels": True, "notify": True, "max_errors": True, "output": {"latest"}}
+        decides = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -59,6 +59,24 @@ class Part(BaseModel):
         return self
 
 
+class Latest(BaseModel):
+    """A pointer to the newest results of several jobs, at the place that their `output.latest` names.
+
+    It is written anew when one of them has succeeded. `accepted` and `ended` are that job's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    output: str
+    accepted: datetime
+    ended: datetime
+
+    def is_newer(self, other: "Latest") -> bool:
+        """Return whether this job began after the other. Ids, which sort by time, decide between two of one moment."""
+        return (self.accepted, self.job) > (other.accepted, other.job)
+
+
 class LostSlice(BaseModel):
     """Rows `first_row` … `first_row + rows - 1` of an input file that no part holds."""
 

@@ -12,8 +12,9 @@ from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage.catalog import Catalog
 from jobs.storage.job_folder import JobFolder
+from jobs.storage.latest import point_to
 from jobs.webhooks.delivery import Notifier
-from schemas.errors import Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
+from schemas.errors import AccessDenied, Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 
@@ -53,6 +54,8 @@ class Finisher:
             try:
                 folder = self._catalog.folder(output)
                 manifest = folder.read_manifest() or self._write_manifest(progress, folder)
+                if manifest is not None and not self._is_latest_settled(manifest):
+                    return
             except ServiceUnavailable:
                 raise
             except Transient as error:  # the sweep asks for the end again
@@ -85,6 +88,24 @@ class Finisher:
         give_up = partial(self._is_over, progress.job, "parts", _LOOKS)
         made = build_manifest(job, progress, failed, folder, give_up)
         return None if self._due(progress.job) is None else folder.write_manifest(made, self._name)
+
+    def _is_latest_settled(self, manifest: Manifest) -> bool:
+        """Let the pointer to the newest results name those of a job that succeeded.
+
+        Return False if it is to be tried again. What can't be written is logged: the results stand without it.
+        """
+        try:
+            written = point_to(job_of(manifest.job, self._catalog), manifest, self._catalog.storage)
+        except NightshiftError as error:
+            may_try_again = isinstance(error, Transient | AccessDenied)
+            if may_try_again and not self._is_over(manifest.job, "latest", self._settings.max_transient):
+                event(_log, "latest_put_off", logging.WARNING, error=error.message)
+                return False
+            event(_log, "latest_not_written", logging.WARNING, error=error.message)
+        else:
+            if written:
+                event(_log, "latest_written")
+        return True
 
     def _is_over(self, job: str, what: str, most: int) -> bool:
         return self._patience.tries(job, what, most) is not None
