@@ -24,6 +24,7 @@ COMMANDS = {
     "recover": ("recover", "Rebuild Redis from the catalog."),
     "results": ("results", "Print a job's rows."),
     "verify": ("verify", "Whether a job's results are what the job made."),
+    "compare": ("compare", "How the results of two jobs differ."),
     "status": ("jobs", "Where a job stands; without one, all that are under way."),
     "submit": ("run", "Hand a job to a deployment's workers and return."),
     "watch": ("jobs", "Follow a job until it ends."),
