@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from schemas.errors import Permanent, Problem, SpecError
+from schemas.layout import Layout
 from schemas.redaction import masked, shown
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
@@ -44,6 +45,11 @@ class Strict(BaseModel):
     """Base class of every part of a job spec. It refuses unknown keys, and its values are fixed once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def without_usual(data: dict[str, Any], **usual: Any) -> dict[str, Any]:
+    """Return the keys without those that earlier versions don't know and that say nothing: they have these values."""
+    return {name: value for name, value in data.items() if name not in usual or value != usual[name]}
 
 
 class InputSpec(Strict):
@@ -71,12 +77,16 @@ class OutputSpec(Strict):
         description="A JSON object, outside of the prefix, that is to name this job's output once it has succeeded, "
         "unless it names that of a job which began later.",
     )
+    prefix: str = Field(
+        "",
+        max_length=64,
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="What the names of our columns begin with, such as `ns_`, if the input has a column `error`.",
+    )
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a key that earlier versions don't know, if it says nothing."""
-        data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "latest" or value is not None}
+        return without_usual(serialize(self), prefix="", latest=None)
 
 
 class ShardSpec(Strict):
@@ -208,7 +218,8 @@ class AcceptedJob(Strict):
 
     `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
     settings alone decide what may be read. `max_priority` is the submitter's: above NORMAL_PRIORITY, a job goes before
-    those of other tenants only up to it. It is None if the submitter has the usual one.
+    those of other tenants only up to it. It is None if the submitter has the usual one. `layout` says where the parts
+    lie: jobs of versions that knew one place don't name it.
     """
 
     id: str
@@ -221,12 +232,11 @@ class AcceptedJob(Strict):
     parent: Parent | None = None
     allowed_inputs: tuple[str, ...] | None = None
     max_priority: int | None = None
+    layout: Layout = Layout.FLAT
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a key that earlier versions don't know, if it says nothing."""
-        data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "max_priority" or value is not None}
+        return without_usual(serialize(self), max_priority=None, layout=Layout.FLAT)
 
     def shown(self) -> "AcceptedJob":
         """Return the job with secrets in the URL of `notify` masked."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from schemas.job import Parent, ResolvedModel
-from schemas.layout import shard_of
+from schemas.layout import Layout, shard_of
 from schemas.redaction import masked
 
 
@@ -106,7 +106,8 @@ class Manifest(BaseModel):
     """The end of a job, and its results. It is written once, and last.
 
     `skipped` counts the objects under the input's prefix that were not records, by reason. `parent` is the job that
-    this one retried. `version` is that of the Nightshift that wrote it.
+    this one retried. `version` is that of the Nightshift that wrote it. `layout` says where the parts lie, for other
+    programs: Nightshift itself goes by the job's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -130,3 +131,4 @@ class Manifest(BaseModel):
     versions: dict[str, list[str]]
     parent: Parent | None = None
     version: str | None = None
+    layout: Layout = Layout.FLAT

@@ -21,6 +21,7 @@ from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from schemas.errors import SpecError
 from schemas.job import AcceptedJob
+from schemas.output import OwnColumns
 
 #: Changed labels that are listed.
 _SHOWN = 20
@@ -63,7 +64,7 @@ def compare(
     settings = quiet_settings()
     catalog = Catalog(settings.catalog_uri, Storage())
     jobs = [find_job_to_read(name, catalog) for name in (a, b)]
-    sides = [_batches(job, catalog, with_retries) for job in jobs]
+    sides = [(_batches(job, catalog, with_retries), OwnColumns.of(job.spec)) for job in jobs]
     comparer = Comparer(sides[0], sides[1], key)
     rows = comparer.rows()
     first = next(rows)

@@ -27,7 +27,7 @@ from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from schemas.job import AcceptedJob
-from schemas.output import OWN_COLUMNS
+from schemas.output import OwnColumns
 
 #: Rows that are shown unless another number is named.
 _SHOWN = 10
@@ -85,7 +85,7 @@ def results(
 ) -> None:
     """Print a job's rows, by its id, its output location or a `latest` pointer, in input order.
 
-    The location itself is a folder of Parquet files for pyarrow, DuckDB, Spark and Polars. In a condition, a name is a
+    The folder data/ below the location has the same as Parquet files, for any reader. In a condition, a name is a
     column or a field of the prediction: 'score < 0.5 and label in ["A", "B"]', 'error.code == "too_large"',
     'contains(lower(review), "battery") or len(review) > 1000', 'col("a name") is None'.
 
@@ -104,25 +104,25 @@ def results(
     catalog = Catalog(settings.catalog_uri, storage)
     found = find_job_to_read(job, catalog)
     if only_schema:
-        print_table(("column", "type", "what it is"), schema_lines(result_schema(found, catalog.folder(found.output))))
+        print_table(("column", "type", "what it is"), schema_lines(result_schema(found, storage)))
         return
     if with_retries:
         batches = batches_with_retries(found, catalog, errors_only=errors or by_code)
     elif follow:
-        batches = followed_batches(catalog.folder(found.output), errors_only=errors or by_code)
+        batches = followed_batches(found, storage, errors_only=errors or by_code)
     else:
         batches = result_batches(found, storage, partial=partial, errors_only=errors or by_code)
     if with_input:
-        batches = joined(batches, found, catalog.folder(found.output), storage, settings)
+        batches = joined(batches, found, storage, settings)
+    own = OwnColumns.of(found.spec)
     if condition is not None:
-        batches = condition.filtered(batches)
+        batches = condition.filtered(batches, own.prediction)
     if by_code:
-        _print_codes(batches, as_json)
+        _print_codes(batches, own, as_json)
     elif drawn is not None:
         _render(batches, found, storage, settings, drawn)
     elif target is not None:
-        empty = result_schema(found, catalog.folder(found.output))
-        count = export(limited(batches, limit or None), empty, *target)
+        count = export(limited(batches, limit or None), result_schema(found, storage), *target)
         click.echo(f"{count:,} rows written to {target[1]}", err=True)
     else:
         shown_rows = _SHOWN if limit is None and not follow else limit or None
@@ -139,29 +139,31 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
 
 
 def _print(batches: Iterator[pa.RecordBatch], job: AcceptedJob, as_json: bool, follow: bool) -> None:
+    own = OwnColumns.of(job.spec)
     if not as_json and not follow:
-        print_rows(_rows(batches), job.spec.task_schema)
+        print_rows(_rows(batches), job.spec.task_schema, own)
         return
     for row in _rows(batches):
-        click.echo(json.dumps(to_json(row), ensure_ascii=False) if as_json else shown(row))
+        click.echo(json.dumps(to_json(row), ensure_ascii=False) if as_json else shown(row, own))
 
 
-def _print_codes(batches: Iterator[pa.RecordBatch], as_json: bool) -> None:
+def _print_codes(batches: Iterator[pa.RecordBatch], own: OwnColumns, as_json: bool) -> None:
     """Print how many rows have each error, the most frequent first, with the first of them."""
     counts: Counter[str] = Counter()
     first: dict[str, dict[str, Any]] = {}
     for row in _rows(batches):
-        code = row["error"]["code"]
+        code = row[own.error]["code"]
         counts[code] += 1
         first.setdefault(code, row)
     if as_json:
-        examples = {code: to_json({name: row[name] for name in OWN_COLUMNS[1:]}) for code, row in first.items()}
+        examples = {code: to_json({name: row[name] for name in own.names[1:]}) for code, row in first.items()}
         click.echo(json.dumps({code: {"rows": count, "first": examples[code]} for code, count in counts.most_common()}))
         return
     lines = []
     for code, count in counts.most_common():
         row = first[code]
-        lines.append((f"{count:,}", code, row["error"]["message"], f"{row['source_uri']} row {row['source_row']}"))
+        place = f"{row[own.source_uri]} row {row[own.source_row]}"
+        lines.append((f"{count:,}", code, row[own.error]["message"], place))
     print_table(("rows", "error", "message of the first", "which is"), lines)
 
 
@@ -170,18 +172,18 @@ def _render(
 ) -> None:
     count, folder = drawn
     media = SourceMedia(job, storage, settings)
-    for file in render(job.spec.task_schema, islice(_rows(batches), count), media, folder):
+    for file in render(job.spec.task_schema, islice(_rows(batches), count), media, folder, OwnColumns.of(job.spec)):
         click.echo(file)
 
 
-def shown(row: dict[str, Any]) -> str:
+def shown(row: dict[str, Any], own: OwnColumns) -> str:
     """Return a row in one line: its kept columns, cut to fit, then its prediction or error."""
-    kept = [f"{name}={_cut(value)}" for name, value in row.items() if name not in OWN_COLUMNS]
-    error = row["error"]
+    kept = [f"{name}={_cut(value)}" for name, value in row.items() if name not in own.names]
+    error = row[own.error]
     if error is not None:
         return "  ".join([*kept, f"→ error {error['code']}: {error['message']}"])
     # The first entry of `top` is what the other fields say.
-    fields = [f"{name}={_cut(value)}" for name, value in row["prediction"].items() if name != "top"]
+    fields = [f"{name}={_cut(value)}" for name, value in row[own.prediction].items() if name != "top"]
     return "  ".join([*kept, "→", *fields])
 
 

@@ -59,7 +59,7 @@ def verify(job: str, no_input: bool, count: int | None, seed: int, as_json: bool
         faults += not finding.is_note
         _say(finding, as_json)
     if count is not None:
-        folder = catalog.folder(found.output)
+        folder = catalog.folder_of(found)
         for done in _replayed(found, folder, checked.checksums, settings, count, seed):
             if done.problem is not None:
                 faults += 1

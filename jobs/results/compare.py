@@ -13,10 +13,15 @@ import pyarrow.compute as pc
 
 from jobs.results.measures import Difference, Measure, measure_of
 from schemas.errors import SpecError
+from schemas.output import OwnColumns
 
 #: The columns that say where a row is from, which are the key if no other is named.
 PLACE = ("source_uri", "source_row")
 _ROWS = 4096
+
+
+#: Rows, and what our columns are called in them.
+Rows = tuple[Iterable[pa.RecordBatch], OwnColumns]
 
 
 @dataclass
@@ -81,7 +86,7 @@ ROW = pa.schema(
 class Comparer:
     """Compares the rows of job A, as they come, with those of job B. `rows` yields a table of them, piece by piece."""
 
-    def __init__(self, a: Iterable[pa.RecordBatch], b: Iterable[pa.RecordBatch], key: str | None) -> None:
+    def __init__(self, a: Rows, b: Rows, key: str | None) -> None:
         """Raise SpecError if a side lacks the key, or the two have other predictions."""
         self._names = (key,) if key else PLACE
         one, other = self._read(a, "A"), self._read(b, "B")
@@ -93,15 +98,18 @@ class Comparer:
         self.found = Comparison(measure_of(kind))
         self._places, self._unmatched = self._matched(keys_a, keys_b)
 
-    def _read(self, batches: Iterable[pa.RecordBatch], side: str) -> pa.Table:
-        wanted = [*self._names, "prediction", "error"]
+    def _read(self, rows: Rows, side: str) -> pa.Table:
+        batches, own = rows
+        key = (own.source_uri, own.source_row) if self._names == PLACE else self._names
+        names = [*self._names, "prediction", "error"]
         pieces = []
         for batch in batches:
-            missing = [name for name in self._names if name not in batch.schema.names]
+            missing = [name for name in key if name not in batch.schema.names]
             if missing:
-                kept = [name for name in batch.schema.names if name not in ("prediction", "error")]
+                kept = [name for name in batch.schema.names if name not in own.names]
                 raise SpecError.of("key", f"{side} has no column {missing[0]!r}; it has {', '.join(map(repr, kept))}")
-            pieces.append(batch.select(wanted))
+            columns = [batch[name] for name in (*key, own.prediction, own.error)]
+            pieces.append(pa.RecordBatch.from_arrays(columns, names))
         if not pieces:
             raise SpecError.of(side, "it has no rows to compare")
         return pa.Table.from_batches(pieces).unify_dictionaries()

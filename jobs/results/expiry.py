@@ -1,8 +1,8 @@
 """Which jobs have expired, and how are they removed? Their outputs and what the catalog has of them; nothing else.
 
 A job is only removed if it has ended, is of the tenant that was named, and neither a retry that stays nor a pointer to
-the newest results needs it. Its objects go one by one, the catalog's entry last but for its mark: a removal that was
-interrupted is gone on with the next time.
+the newest results needs it. A removal that was interrupted is gone on with the next time: the catalog keeps its note
+until all else is gone.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobs.parallel_map import parallel_map
+from jobs.storage import ObjectInfo
 from jobs.storage.catalog import Catalog
+from jobs.storage.job_folder import JobFolder, read_report
 from jobs.storage.latest import read_latest
-from schemas.errors import AccessDenied, Damaged, NotFound, Transient
+from schemas.errors import AccessDenied, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.manifest import JobStatus
+from schemas.layout import JOB, MANIFEST, PLAN, shard_of
+from schemas.manifest import JobStatus, Part
 
 #: Jobs that are looked at, and objects that are removed, at once.
 _THREADS = 16
@@ -66,13 +69,11 @@ def ended_jobs(catalog: Catalog, tenant: str) -> Iterator[Ended]:
 
 def _ended(catalog: Catalog, id: str, tenant: str) -> Ended | None:
     """Return a job if it has ended; None if not, if it is another tenant's, or if that can't be told."""
-    if not catalog.is_marked(id):
-        return None
     try:
-        job = catalog.job(id)
+        job = catalog.job(id) if catalog.is_marked(id) else None
         if job is None or job.tenant != tenant:
             return None
-        folder = catalog.folder(job.output)
+        folder = catalog.folder_of(job)
         there = folder.read_job()
         manifest = folder.read_manifest() if there is not None and there.id == id else None
     except (Damaged, AccessDenied):
@@ -89,7 +90,7 @@ def expired(ended: Iterable[Ended], policy: Policy, now: datetime, catalog: Cata
     A retry is listed before the job that it retries.
     """
     jobs = list(ended)
-    chosen = {one.job.id: one for one in jobs if _applies(one, policy, now)} if policy.tenant is not None else {}
+    chosen = {one.job.id: one for one in jobs if _applies(one, policy, now)}
     for id in _newest(jobs, policy):
         chosen.pop(id, None)
     kept: list[Kept] = []
@@ -126,7 +127,10 @@ def _newest(jobs: list[Ended], policy: Policy) -> set[str]:
     for one in jobs:
         if one.status is JobStatus.SUCCEEDED:
             series.setdefault(one.series, []).append(one)
-    newest = (sorted(found, key=lambda one: (one.job.accepted_at, one.job.id))[-policy.keep_latest :] for found in series.values())
+    newest = (
+        sorted(found, key=lambda one: (one.job.accepted_at, one.job.id))[-policy.keep_latest :]
+        for found in series.values()
+    )
     return {one.job.id for found in newest for one in found if policy.keep_latest}
 
 
@@ -137,20 +141,46 @@ def _pointed_at(latest: str, catalog: Catalog) -> str | None:
         return None
 
 
-def remove(one: Ended, catalog: Catalog) -> list[str]:
-    """Remove a job: its objects, then the catalog's. Return what else lies at its output, which stays.
+def remove(job: AcceptedJob, catalog: Catalog) -> list[str]:
+    """Remove a job: its objects, then what the catalog has of it. Return what else lies at its output, which stays.
 
     Raise AccessDenied or Transient; then it may be removed again.
     """
-    job = one.job
-    folder = catalog.folder(job.output)
+    catalog.mark_removed(job.id)
+    folder = catalog.folder_of(job)
     there = folder.read_job()
     left: list[str] = []
     # Otherwise another job has the location, or a removal was interrupted after the job's file was gone.
     if there is not None and there.id == job.id:
-        for _ in parallel_map(folder.storage.delete, folder.own_objects(job.id), _THREADS):
+        objects = list(folder.storage.list(folder.uri("")))
+        named = {folder.part_uri(part.name) for part in _parts(folder, job)}
+        own = {folder.uri(name) for name in (PLAN, MANIFEST, JOB)}
+        doomed = [
+            info for info in objects if info.uri not in own and (info.uri in named or _is_part(info, job, folder))
+        ]
+        for _ in parallel_map(lambda info: folder.storage.delete(info.uri), doomed, _THREADS):
             pass
-        left = [info.uri for info in folder.storage.list(folder.uri("")) if not folder.is_job_file(info.uri)]
-        folder.remove_job()
+        gone = own | {info.uri for info in doomed}
+        left = [info.uri for info in objects if info.uri not in gone]
+        for name in (PLAN, MANIFEST, JOB):  # the file by which the rest is found last
+            folder.storage.delete(folder.uri(name))
     catalog.remove(job)
     return left
+
+
+def _parts(folder: JobFolder, job: AcceptedJob) -> list[Part]:
+    try:
+        manifest = folder.read_manifest()
+    except Damaged:
+        return []
+    return manifest.parts if manifest is not None and manifest.job == job.id else []
+
+
+def _is_part(info: ObjectInfo, job: AcceptedJob, folder: JobFolder) -> bool:
+    """Return whether an object is a part of this job that its manifest doesn't name."""
+    if shard_of(info.uri.removeprefix(folder.part_uri(""))) is None:
+        return False
+    try:
+        return read_report(info, folder.storage).job == job.id
+    except Permanent:
+        return False

@@ -18,7 +18,7 @@ from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
-from schemas.output import kept_columns, output_schema
+from schemas.output import OwnColumns, kept_columns, output_schema
 
 #: Bytes of JSON after which a page ends.
 PAGE_BYTES = 8 << 20
@@ -59,7 +59,7 @@ def result_batches(
 
     Raise NotFinished if the job hasn't ended and `partial` is False.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     manifest = folder.read_manifest()
     if manifest is not None:
         parts = (folder.part(part.name) for part in manifest.parts)
@@ -68,11 +68,12 @@ def result_batches(
     else:
         raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with --partial")
     batches = _whole(parts, folder.storage)
-    yield from only_errors(batches) if errors_only else batches
+    yield from only_errors(batches, OwnColumns.of(job.spec)) if errors_only else batches
 
 
-def result_schema(job: AcceptedJob, folder: JobFolder) -> pa.Schema:
+def result_schema(job: AcceptedJob, storage: Storage) -> pa.Schema:
     """Return the schema of the job's rows: of its first part, or by its plan. Raise NotFinished if it has neither."""
+    folder = JobFolder.of(job, storage)
     for _, info in folder.parts():
         with open_part(info, folder.storage) as part:
             return part.schema_arrow
@@ -81,13 +82,14 @@ def result_schema(job: AcceptedJob, folder: JobFolder) -> pa.Schema:
         raise NotFinished(f"job {job.id} has no plan yet: the columns of its rows aren't known")
     columns = plan.columns()
     kept = [columns.field(name) for name in kept_columns(job.spec, columns)]
-    return output_schema(job.spec.task_schema, pa.schema(kept))
+    return output_schema(job.spec, pa.schema(kept))
 
 
 def followed_batches(
-    folder: JobFolder, *, errors_only: bool = False, wait: Callable[[float], None] = time.sleep
+    job: AcceptedJob, storage: Storage, *, errors_only: bool = False, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of each part as it is committed, until the job has ended. Parts come in no certain order."""
+    folder = JobFolder.of(job, storage)
     seen: set[int] = set()
     while True:
         has_ended = folder.has_manifest()
@@ -95,7 +97,7 @@ def followed_batches(
             if shard not in seen:
                 seen.add(shard)
                 batches = _whole([info], folder.storage)
-                yield from only_errors(batches) if errors_only else batches
+                yield from only_errors(batches, OwnColumns.of(job.spec)) if errors_only else batches
         if has_ended:
             return
         wait(_FOLLOW_S)
@@ -115,7 +117,7 @@ def batches_from(
     `errors_only` leaves out the parts that have no error. Raise NotFinished if the job has not ended and `partial` is
     False.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     for shard, info in _parts(job, place, folder, partial, errors_only):
         first = place.row if shard == place.shard else 0
         yield from _batches(shard, first, info, folder.storage)
@@ -156,12 +158,15 @@ class Page:
     next: Place | None
 
 
-def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only: bool) -> Page:
-    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins."""
+def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_of: OwnColumns | None = None) -> Page:
+    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins.
+
+    With `errors_of`, these are the rows that have an error.
+    """
     rows: list[dict[str, Any]] = []
     size = 0
     for place, batch in found:
-        wanted = _with_error(batch) if errors_only else range(batch.num_rows)
+        wanted = range(batch.num_rows) if errors_of is None else _with_error(batch, errors_of)
         for row in wanted:
             if len(rows) == limit or size >= PAGE_BYTES:
                 return Page(rows, Place(place.shard, place.row + row))
@@ -171,15 +176,15 @@ def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only:
     return Page(rows, None)
 
 
-def _with_error(batch: pa.RecordBatch) -> list[int]:
-    found: list[int] = pc.indices_nonzero(pc.is_valid(batch["error"])).to_pylist()
+def _with_error(batch: pa.RecordBatch, own: OwnColumns) -> list[int]:
+    found: list[int] = pc.indices_nonzero(pc.is_valid(batch[own.error])).to_pylist()
     return found
 
 
-def only_errors(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def only_errors(batches: Iterable[pa.RecordBatch], own: OwnColumns) -> Iterator[pa.RecordBatch]:
     """Yield the rows that have an error."""
     for batch in batches:
-        found = batch.filter(pc.is_valid(batch["error"]))
+        found = batch.filter(pc.is_valid(batch[own.error]))
         if found.num_rows:
             yield found
 

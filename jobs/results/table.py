@@ -9,23 +9,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.output import OWN_COLUMNS
+from schemas.output import OwnColumns
 from schemas.task import Task
 
 #: Rows by which the widths are chosen, and that are printed at once; characters of a column, and of a line in a file.
 _ROWS, _WIDEST, _LINE = 200, 60, 160
 _GAP = 2
+#: The heading over errors, which a kept column can't have.
+_ERROR = "→ error"
 _NUMBER = re.compile(r"-?[\d,]+(\.\d+)?%?")
 Row = dict[str, Any]
 
 
-def print_rows(rows: Iterable[Row], task: Task, console: Console | None = None) -> int:
+def print_rows(rows: Iterable[Row], task: Task, own: OwnColumns, console: Console | None = None) -> int:
     """Print the rows, and return how many there were. What fits is chosen by the first of them."""
     source = iter(rows)
     console = console or Console(width=None if Console().is_terminal else _LINE, highlight=False)
     widths: dict[str, int] | None = None
     count = 0
-    while chunk := [cells(row, task) for row in islice(source, _ROWS)]:
+    while chunk := [cells(row, task, own) for row in islice(source, _ROWS)]:
         is_first = widths is None
         widths = widths or _widths(chunk, console.width)
         table = Table(box=None, show_header=is_first, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
@@ -38,23 +40,24 @@ def print_rows(rows: Iterable[Row], task: Task, console: Console | None = None) 
     return count
 
 
-def cells(row: Row, task: Task) -> dict[str, str]:
+def cells(row: Row, task: Task, own: OwnColumns) -> dict[str, str]:
     """Return what is shown of a row, by column: kept columns, the prediction's fields, an error.
 
     Media are shown by the names of their files. What has no column of its own is shown by file and row.
     """
     found: dict[str, str] = {}
-    kept = {name: value for name, value in row.items() if name not in OWN_COLUMNS}
-    file = str(row["source_uri"]).rstrip("/").rpartition("/")[2]
+    kept = {name: value for name, value in row.items() if name not in own.names}
+    number, file = row[own.source_row], str(row[own.source_uri]).rstrip("/").rpartition("/")[2]
     if not kept:
         name = task.media.name if task.media is not None else "source"
-        found[name] = file if task.media is not None and not row["source_row"] else f"{file} {row['source_row']}"
+        found[name] = file if task.media is not None and not number else f"{file} {number}"
     found |= {name: _named(value, name, task) for name, value in kept.items()}
-    if row["prediction"] is not None:
+    if row[own.prediction] is not None:
         # The first entry of `top` is what the other fields say.
-        found |= {name: one_line(value) for name, value in row["prediction"].items() if name != "top"}
-    if row["error"] is not None:
-        found["error"] = one_line(f"{row['error']['code']}: {row['error']['message']}")
+        found |= {name: one_line(value) for name, value in row[own.prediction].items() if name != "top"}
+    error = row[own.error]
+    if error is not None:
+        found[_ERROR] = one_line(f"{error['code']}: {error['message']}")
     return found
 
 
@@ -73,8 +76,8 @@ def one_line(value: Any) -> str:
 def _widths(lines: list[dict[str, str]], width: int) -> dict[str, int]:
     """Return the columns in order, with their widths: the widest are cut until a line fits."""
     names = list(dict.fromkeys(name for line in lines for name in line))
-    if "error" in names:
-        names = [name for name in names if name != "error"] + ["error"]
+    if _ERROR in names:
+        names = [name for name in names if name != _ERROR] + [_ERROR]
     widths = {n: min(_WIDEST, max(len(n), *(Text(line.get(n, "")).cell_len for line in lines))) for n in names}
     while sum(widths.values()) + _GAP * len(widths) > width and max(widths.values()) > 4:
         widest = max(widths, key=lambda name: widths[name])

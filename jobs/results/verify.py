@@ -63,7 +63,7 @@ def verify(
     `checked` is filled meanwhile, and `moved` called for each part. `with_input` compares kept columns with the input.
     Raise NotFinished if the job has not ended, Transient or AccessDenied if its objects can't be read now.
     """
-    folder = catalog.folder(job.output)
+    folder = catalog.folder_of(job)
     try:
         manifest = folder.read_manifest()
     except Damaged as error:
@@ -101,6 +101,7 @@ def _against_job(manifest: Manifest, job: AcceptedJob) -> Iterator[str]:
         "model": job.model,
         "accepted_at": job.accepted_at,
         "parent": job.parent,
+        "layout": job.layout,
     }
     for name, value in expected.items():
         found = getattr(manifest, name)

@@ -16,6 +16,7 @@ from jobs.storage.job_folder import JobFolder, open_part, report_of
 from schemas.errors import AccessDenied, InputChanged, NightshiftError, NotFound, Transient
 from schemas.job import AcceptedJob
 from schemas.manifest import Part
+from schemas.output import OwnColumns
 from schemas.plan import Shard, Slice, shard_fingerprint
 from schemas.report import ShardReport
 
@@ -71,17 +72,18 @@ class PartVerifier:
     def _read(self, seen: SeenPart, shard: Shard | None) -> None:
         assert seen.info is not None
         errors: Counter[str] = Counter()
+        own = OwnColumns.of(self.job.spec)
         with open_part(seen.info, self.folder.storage) as file:
             seen.report = report_of(seen.info, file.metadata.metadata or {})
             seen.problems += _against_report(seen, self.job, shard)
             checksum = RowChecksum(file.schema_arrow)
-            places = _Places(shard.slices if shard is not None else ())
+            places = _Places(shard.slices if shard is not None else (), own)
             with InputRows(self.job, shard.slices if shard else (), self.inputs, self.settings) as source:
-                kept = _Kept(self.kept, source)
+                kept = _Kept(self.kept, source, own)
                 for batch in file.iter_batches(_ROWS):
                     checksum.add(batch)
                     seen.rows += batch.num_rows
-                    errors.update(batch["error"].field("code").drop_null().to_pylist())
+                    errors.update(batch[own.error].field("code").drop_null().to_pylist())
                     places.check(batch)
                     if places.wrong is None:
                         kept.check(batch)
@@ -129,7 +131,8 @@ def _against_data(seen: SeenPart, errors: Counter[str]) -> Iterator[str]:
 class _Places:
     """Compares where rows say that they are from with a shard's slices, in order."""
 
-    def __init__(self, slices: Sequence[Slice]) -> None:
+    def __init__(self, slices: Sequence[Slice], own: OwnColumns) -> None:
+        self._own = own
         self._expected = ((part.uri, part.source_row + row) for part in slices for row in range(part.rows))
         self._row = 0
         self.wrong: str | None = None
@@ -137,9 +140,10 @@ class _Places:
     def check(self, batch: pa.RecordBatch) -> None:
         if self.wrong is not None:
             return
-        uris = pc.cast(batch["source_uri"], pa.string()).to_pylist()
+        own = self._own
+        uris = pc.cast(batch[own.source_uri], pa.string()).to_pylist()
         for uri, row, planned in zip(
-            uris, batch["source_row"].to_pylist(), islice(self._expected, batch.num_rows), strict=False
+            uris, batch[own.source_row].to_pylist(), islice(self._expected, batch.num_rows), strict=False
         ):
             if (uri, row) != planned:
                 self.wrong = f"row {self._row:,} is of {uri} row {row}, by the plan of {planned[0]} row {planned[1]}"
@@ -150,7 +154,8 @@ class _Places:
 class _Kept:
     """Compares kept columns with the input, by checksums of both."""
 
-    def __init__(self, names: tuple[str, ...], source: InputRows) -> None:
+    def __init__(self, names: tuple[str, ...], source: InputRows, own: OwnColumns) -> None:
+        self._own = own
         self._names = names
         self._source = source
         self.problems: list[str] = []
@@ -159,10 +164,11 @@ class _Kept:
     def check(self, batch: pa.RecordBatch) -> None:
         if not self._names or self.problems or self.changed:
             return
-        answered = batch.filter(pc.is_null(batch["error"]))  # of an error row, a text that can't be read is null
+        own = self._own
+        answered = batch.filter(pc.is_null(batch[own.error]))  # of an error row, a text that can't be read is null
         ours = answered.select([name for name in batch.schema.names if name in self._names])
-        uris = pc.cast(answered["source_uri"], pa.string()).to_pylist()
-        rows = answered["source_row"].to_pylist()
+        uris = pc.cast(answered[own.source_uri], pa.string()).to_pylist()
+        rows = answered[own.source_row].to_pylist()
         if not rows:
             return
         try:

@@ -66,20 +66,22 @@ class Where:
         self._schema: pa.Schema | None = None
         self._expression: pc.Expression | None = None
 
-    def filtered(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows for which the condition is true. Raise SpecError if it doesn't fit the columns."""
+    def filtered(self, batches: Iterable[pa.RecordBatch], prediction: str = "prediction") -> Iterator[pa.RecordBatch]:
+        """Yield the rows for which the condition is true. `prediction` is the column of that.
+
+        Raise SpecError if the condition doesn't fit the columns.
+        """
         for batch in batches:
-            found = self.matching(batch)
+            found = self._matching(batch, prediction)
             if found.num_rows:
                 yield from found.combine_chunks().to_batches()
 
-    def matching(self, batch: pa.RecordBatch) -> pa.Table:
-        """Return the rows of a batch for which the condition is true."""
+    def _matching(self, batch: pa.RecordBatch, prediction: str) -> pa.Table:
         plain = pa.Table.from_batches([batch])
         looked_at = _without_dictionaries(plain)
         if self._expression is None or self._schema is None or not looked_at.schema.equals(self._schema):
             self._schema = looked_at.schema
-            self._expression = _Compiler(looked_at.schema, self._text).compiled(self._body)
+            self._expression = _Compiler(looked_at.schema, self._text, prediction).compiled(self._body)
         try:
             numbered = looked_at.append_column(_PLACE, pa.array(range(looked_at.num_rows), pa.int64()))
             return plain.take(numbered.filter(self._expression)[_PLACE])
@@ -99,9 +101,10 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
 
 
 class _Compiler:
-    def __init__(self, schema: pa.Schema, text: str) -> None:
+    def __init__(self, schema: pa.Schema, text: str, prediction: str) -> None:
         self._schema = schema
         self._text = text
+        self._prediction = prediction
 
     def compiled(self, node: ast.expr) -> pc.Expression:
         """Return the condition as an expression that is true or false."""
@@ -203,12 +206,12 @@ class _Compiler:
 
     def _column(self, path: list[str], node: ast.expr) -> tuple[pc.Expression, pa.DataType]:
         """Return a column, or a field in one. A name that isn't a column's may be a field's of the prediction."""
-        for whole in (path, ["prediction", *path]):
+        for whole in (path, [self._prediction, *path]):
             arrow = self._type_of(whole)
             if arrow is not None:
                 return pc.field(*whole), arrow
         names = ", ".join(map(repr, self._schema.names))
-        inner = self._type_of(["prediction"])
+        inner = self._type_of([self._prediction])
         fields = ", ".join(repr(inner.field(i).name) for i in range(inner.num_fields)) if inner is not None else ""
         raise self._refused(node, f"is no column; there are {names}, and of the prediction {fields}")
 

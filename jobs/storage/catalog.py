@@ -6,6 +6,7 @@ an output is for people and other programs to read, and says which job has the l
 jobs/<id>.json                the whole job as it was accepted
 ended/<id>.json               written once the job has ended and its webhook is settled; then recovery skips the job. It
                               has a digest of the manifest, which lies where tenants can write
+removed/<id>.json             written before a job's objects are removed by `gc`; it goes last
 cancelled/<id>.json           written before Redis is told of a cancel; if Redis is lost, recovery cancels the job
 retries/<parent>/<id>.json    a pointer to a retry, under the id of the job that it retries
 tenants/<tenant>/<id>.json    a pointer to a tenant's job, so that their list is read without those of others
@@ -98,8 +99,12 @@ class Catalog:
     storage: Storage
 
     def folder(self, output: str) -> JobFolder:
-        """Return the objects of the job at this output location."""
+        """Return the objects of the job at this output location, but for its parts: see `folder_of`."""
         return JobFolder(output, self.storage)
+
+    def folder_of(self, job: AcceptedJob) -> JobFolder:
+        """Return the objects of this job."""
+        return JobFolder.of(job, self.storage)
 
     def check(self) -> None:
         """Raise NotFound, AccessDenied or Transient if the catalog can't be read."""
@@ -190,6 +195,30 @@ class Catalog:
     def is_cancelled(self, id: str) -> bool:
         """Return whether `mark_cancelled` was called for the job."""
         return self._has_mark("cancelled", id)
+
+    def mark_removed(self, id: str) -> None:
+        """Note that a job's objects are being removed. A second note changes nothing."""
+        self._mark("removed", id)
+
+    def half_removed(self) -> Iterator[str]:
+        """Yield the ids of the jobs whose removal was begun and not finished."""
+        return (name.removesuffix(".json") for name in self._names("removed/"))
+
+    def remove(self, job: AcceptedJob) -> None:
+        """Remove all that the catalog has of an ended job, but for an idempotency key that is bound to it.
+
+        Its entry goes before the mark that it has ended: a job with an entry and no mark would be run again.
+        """
+        pointers = [f"{_tenant_folder(job.tenant)}{job.id}.json"] if job.tenant else []
+        pointers += [f"retries/{job.parent.job}/{job.id}.json"] if job.parent is not None else []
+        for name in (*pointers, f"jobs/{job.id}.json"):
+            self.storage.delete(self._uri(name))
+        self.forget(job.id)
+
+    def forget(self, id: str) -> None:
+        """Remove the notes on a job that has no entry any more."""
+        for folder in ("cancelled", "ended", "removed"):
+            self.storage.delete(self._uri(f"{folder}/{id}.json"))
 
     def not_marked(self) -> Iterator[str]:
         """Yield the ids of the jobs that may not have ended, oldest first.

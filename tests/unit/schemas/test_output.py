@@ -54,7 +54,7 @@ def test_a_collision_names_the_way_out() -> None:
 
 def test_the_output_has_the_kept_columns_first() -> None:
     one = spec()
-    schema = output_schema(one.task_schema, read_schema(one, TABLE))
+    schema = output_schema(one, read_schema(one, TABLE))
     assert schema.names == ["id", "body", "tags", "prediction", "error", "source_uri", "source_row"]
     assert schema.field("prediction").type == one.task_schema.prediction
 
