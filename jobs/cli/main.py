@@ -25,6 +25,7 @@ COMMANDS = {
     "results": ("results", "Print a job's rows."),
     "verify": ("verify", "Whether a job's results are what the job made."),
     "compare": ("compare", "How the results of two jobs differ."),
+    "compact": ("compact", "Write a job's rows into few large files, elsewhere."),
     "gc": ("gc", "Remove results that have expired; a dry run unless told otherwise."),
     "status": ("jobs", "Where a job stands; without one, all that are under way."),
     "submit": ("run", "Hand a job to a deployment's workers and return."),

@@ -91,7 +91,7 @@ def test_rows_come_as_parts_are_committed(house: House, classifier: Path, texts:
         if house.next() is None:
             house.finish(job)
 
-    seen = followed_batches(house.catalog.folder(job.output), wait=wait)
+    seen = followed_batches(job, house.storage, wait=wait)
     first = next(seen)
     assert (first.num_rows, waits) == (20, 1)
     assert sorted(id for batch in [first, *seen] for id in batch["id"].to_pylist()) == list(range(100))
