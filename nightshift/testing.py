@@ -143,7 +143,7 @@ def run_case(case: Case, settings: Settings, folder: Path, records: list[dict[st
     """Run a job over these records in `folder`, its spec with `changes`. Return the output rows."""
     source = folder / "in.parquet"
     kinds = {column.name: column.kind for column in case.task.columns}
-    types = pa.schema([(name, _STORED[kinds.get(name, Kind.TEXT)]) for name in records[0]])
+    types = pa.schema([(name, stored_as(kinds.get(name, Kind.TEXT))) for name in records[0]])
     rows = [{name: _stored(value) for name, value in record.items()} for record in records]
     pq.write_table(pa.Table.from_pylist(rows, types), source, row_group_size=50)
     spec = {
@@ -157,6 +157,11 @@ def run_case(case: Case, settings: Settings, folder: Path, records: list[dict[st
     assert manifest.status is JobStatus.SUCCEEDED, manifest.error
     written: list[Any] = ds.dataset(f"{folder}/out", format="parquet").to_table().to_pylist()
     return written
+
+
+def stored_as(kind: Kind) -> pa.DataType:
+    """Return the type in which a table holds the values of a column of this kind."""
+    return _STORED[kind]
 
 
 def _stored(value: Any) -> Any:

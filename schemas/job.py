@@ -72,6 +72,11 @@ class InputSpec(Strict):
 
 class OutputSpec(Strict):
     uri: Uri = Field(description="A prefix of this job's own; `s3://` or a local folder.")
+    latest: Uri | None = Field(
+        None,
+        description="A JSON object, outside of the prefix, that is to name this job's output once it has succeeded, "
+        "unless it names that of a job which began later.",
+    )
     prefix: str = Field(
         "",
         max_length=64,
@@ -81,7 +86,7 @@ class OutputSpec(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_usual(serialize(self), prefix="")
+        return without_usual(serialize(self), prefix="", latest=None)
 
 
 class ShardSpec(Strict):
@@ -185,7 +190,8 @@ class JobSpec(Strict):
 
     def fingerprint(self) -> str:
         """Return a hash of all that decides the results. Two specs with one fingerprint ask for the same output."""
-        decides = self.model_dump(mode="json", exclude={"priority", "labels", "notify", "max_errors"})
+        left_out: Any = {"priority": True, "labels": True, "notify": True, "max_errors": True, "output": {"latest"}}
+        decides = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 

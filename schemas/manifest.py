@@ -39,6 +39,8 @@ class ErrorInfo(BaseModel):
 
 
 class Part(BaseModel):
+    """A part as it was when the job ended. `checksum` is of its rows; None if an earlier version wrote the part."""
+
     model_config = ConfigDict(frozen=True)
 
     name: str
@@ -47,6 +49,7 @@ class Part(BaseModel):
     bytes: int
     etag: str
     error_rows: int
+    checksum: str | None = None
 
     @model_validator(mode="after")
     def _is_a_part(self) -> "Part":
@@ -54,6 +57,24 @@ class Part(BaseModel):
         if shard_of(self.name) != self.shard:
             raise ValueError(f"{self.name!r} is not the name of a part of shard {self.shard}")
         return self
+
+
+class Latest(BaseModel):
+    """A pointer to the newest results of several jobs, at the place that their `output.latest` names.
+
+    It is written anew when one of them has succeeded. `accepted` and `ended` are that job's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    output: str
+    accepted: datetime
+    ended: datetime
+
+    def is_newer(self, other: "Latest") -> bool:
+        """Return whether this job began after the other. Ids, which sort by time, decide between two of one moment."""
+        return (self.accepted, self.job) > (other.accepted, other.job)
 
 
 class LostSlice(BaseModel):

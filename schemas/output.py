@@ -105,7 +105,7 @@ def _used_columns(spec: JobSpec, table: pa.Schema) -> tuple[Column, ...]:
 def kept_columns(spec: JobSpec, table: pa.Schema) -> list[str]:
     """Return the input columns that the output carries, in table order."""
     if spec.input.keep is None:
-        kept = [field.name for field in table if not _holds_binary(field.type)]
+        kept = [field.name for field in table if not holds_binary(field.type)]
         other = "list the columns to carry in input.keep"
     else:
         kept = spec.input.keep
@@ -124,11 +124,12 @@ def kept_columns(spec: JobSpec, table: pa.Schema) -> list[str]:
     return [name for name in table.names if name in kept]
 
 
-def _holds_binary(arrow: pa.DataType) -> bool:
+def holds_binary(arrow: pa.DataType) -> bool:
+    """Return whether the type is binary, or holds binary data."""
     if pa.types.is_dictionary(arrow):
-        return _holds_binary(arrow.value_type)
+        return holds_binary(arrow.value_type)
     if arrow.num_fields:
-        return any(_holds_binary(arrow.field(i).type) for i in range(arrow.num_fields))
+        return any(holds_binary(arrow.field(i).type) for i in range(arrow.num_fields))
     return str(arrow) in BINARY
 
 

@@ -1,5 +1,6 @@
 """The plan: a job's shards in input order, and `_plan.pq`, which holds one row a shard."""
 
+import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,11 @@ class Shard(BaseModel):
     slices: tuple[Slice, ...]
     rows: int
     bytes: int
+
+
+def shard_fingerprint(spec: str, revision: str, shard: Shard) -> str:
+    """Return a hash of all that determines a shard's part: the spec's fingerprint, the model's revision, the slices."""
+    return hashlib.sha256(f"{spec}{revision}{shard.model_dump_json()}".encode()).hexdigest()[:32]
 
 
 class ShardOrder(BaseModel):

@@ -16,7 +16,8 @@ _DAYS = 60
 class _Ids:
     """The ids of all jobs, or of one tenant's, in order.
 
-    They begin with their time, and no job is ever removed. So those that are older than a day are listed once.
+    They begin with their time, and none is added later. So those that are older than a day are listed once. A job that
+    `gc` removed stays listed for a while, and isn't found when it is read.
     """
 
     def __init__(self, catalog: Catalog, tenant: str | None) -> None:

@@ -1,9 +1,11 @@
-"""How is a job found by the name that a person gives it? By its id or its output location."""
+"""How is a job found by the name that a person gives it? By its id, its location or a pointer to the latest."""
 
 from jobs.storage.base import normalized
 from jobs.storage.catalog import JOB_ID, Catalog
+from jobs.storage.latest import read_latest
 from schemas.errors import NotFound, Permanent
 from schemas.job import AcceptedJob
+from schemas.manifest import Latest
 
 
 def find_job(name: str, catalog: Catalog) -> AcceptedJob:
@@ -11,6 +13,9 @@ def find_job(name: str, catalog: Catalog) -> AcceptedJob:
 
     Raise Permanent if the location's job isn't in the catalog: what its file says to read and run isn't trusted.
     """
+    pointer = _pointed_at(name, catalog)
+    if pointer is not None:
+        return find_job(pointer.job, catalog)
     if JOB_ID.fullmatch(name):
         job = catalog.job(name)
         if job is None:
@@ -28,8 +33,15 @@ def find_job(name: str, catalog: Catalog) -> AcceptedJob:
     return job
 
 
+def _pointed_at(name: str, catalog: Catalog) -> Latest | None:
+    """Return what a `latest` pointer names; None if the name isn't that of one."""
+    return read_latest(normalized(name, "job"), catalog.storage) if name.endswith(".json") else None
+
+
 def find_job_to_read(name: str, catalog: Catalog) -> AcceptedJob:
     """Return the job, or one that the catalog doesn't have as its file tells it: for showing it alone."""
+    pointer = _pointed_at(name, catalog)
+    name = name if pointer is None else pointer.output
     try:
         return find_job(name, catalog)
     except Permanent as error:

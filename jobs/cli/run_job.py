@@ -17,11 +17,12 @@ from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from jobs.storage.job_folder import JobFolder
+from jobs.storage.latest import point_to
 from jobs.submission.accept import Accepted, Found, Submitter, enqueue, new_job, new_job_id
 from jobs.submission.retry import nothing_to_retry
 from jobs.submission.validate import Validated, validate, with_full_uris
 from jobs.supervisor.embedded import embedded
-from schemas.errors import SpecError
+from schemas.errors import NightshiftError, SpecError
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import JobStatus, LostShard, Manifest
 from schemas.task import Group, Task
@@ -103,11 +104,23 @@ def run_accepted(
             job = accepted.job
             if accepted.manifest is not None:
                 return job, _nothing_to_run(job, accepted.manifest, as_json)
-            return job, services.run(accepted, storage, as_json)
+            manifest = services.run(accepted, storage, as_json)
+            if settings.redis_url is None:
+                _settle(job, manifest, Catalog(settings.catalog_uri, storage))
+            return job, manifest
     except KeyboardInterrupt:
         if job is not None and not as_json:
             _say_interrupted(job, settings)
         sys.exit(130)
+
+
+def _settle(job: AcceptedJob, manifest: Manifest, catalog: Catalog) -> None:
+    """Do what follows the manifest. The process that wrote it does so too, unless it is ended before."""
+    try:
+        point_to(job, manifest, catalog.storage)
+        catalog.mark_ended(job.id, catalog.folder(job.output))
+    except NightshiftError as error:
+        click.echo(f"the job ended, and what follows its manifest couldn't be done: {error.message}", err=True)
 
 
 def _nothing_to_run(job: AcceptedJob, manifest: Manifest, as_json: bool) -> Manifest:

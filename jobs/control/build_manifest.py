@@ -1,9 +1,7 @@
 """How did a job end? Its manifest says so, made from the footers of its parts."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from jobs.control.lost_shards import lost_shards
@@ -12,40 +10,17 @@ from jobs.parallel_map import parallel_map
 from jobs.state import Progress
 from jobs.storage import ObjectInfo
 from jobs.storage.job_folder import JobFolder
+from jobs.storage.parts_tally import PartsTally
 from schemas import __version__
 from schemas.errors import Damaged, NotFound, Permanent, Transient
 from schemas.job import AcceptedJob
 from schemas.layout import PLAN, Layout, part_name
-from schemas.manifest import ErrorInfo, JobStatus, LostShard, Manifest, Part
+from schemas.manifest import ErrorInfo, JobStatus, LostShard, Manifest
 from schemas.report import ShardReport
 
 _log = logging.getLogger(__name__)
 #: Parts that are looked for at once.
 _READERS = 32
-
-
-@dataclass
-class _Parts:
-    """The parts of a job, by shard, and what their reports add up to."""
-
-    found: dict[int, Part] = field(default_factory=dict)
-    errors: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
-    versions: dict[str, set[str]] = field(default_factory=dict)
-
-    def add(self, info: ObjectInfo, report: ShardReport) -> None:
-        self.found[report.shard] = Part(
-            name=info.uri.rsplit("/", 1)[-1],
-            shard=report.shard,
-            rows=report.rows,
-            bytes=info.size,
-            etag=info.etag,
-            error_rows=report.error_rows,
-        )
-        self.errors.update(report.errors)
-        self.seconds.update(report.seconds)
-        for name, version in report.versions.items():
-            self.versions.setdefault(name, set()).add(version)
 
 
 def build_manifest(
@@ -59,7 +34,7 @@ def build_manifest(
 
     `give_up` is asked if parts can't be found that were written. Raise Transient if it says to look again later.
     """
-    parts = _Parts()
+    parts = PartsTally()
     for info, report in folder.reports(job.id, progress.shards):
         if report is not None:
             parts.add(info, report)
@@ -81,14 +56,9 @@ def build_manifest(
         accepted_at=job.accepted_at,
         ended_at=datetime.now(UTC),
         shards=progress.shards,
-        rows=sum(part.rows for part in parts.found.values()),
-        error_rows=sum(parts.errors.values()),
-        errors=dict(parts.errors),
+        **parts.totals(),
         skipped=skipped,
-        parts=[parts.found[shard] for shard in sorted(parts.found)],
         lost=listed,
-        seconds={name: round(value, 3) for name, value in parts.seconds.items()},
-        versions={name: sorted(found) for name, found in parts.versions.items()},
         parent=job.parent,
         version=__version__,
         layout=job.layout,
@@ -103,7 +73,7 @@ def _final_status(progress: Progress, done: int) -> JobStatus:
 
 
 def _look_by_name(
-    parts: _Parts, progress: Progress, failed: dict[int, ErrorInfo], folder: JobFolder
+    parts: PartsTally, progress: Progress, failed: dict[int, ErrorInfo], folder: JobFolder
 ) -> dict[int, ErrorInfo]:
     """Look for each part that was written and that the listing lacks. Return the shards whose part isn't there."""
     if progress.status not in (JobStatus.RUNNING, JobStatus.PAUSED):

@@ -12,8 +12,9 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage.catalog import Catalog
+from jobs.storage.latest import point_to
 from jobs.webhooks.delivery import Notifier
-from schemas.errors import Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
+from schemas.errors import AccessDenied, Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
 from schemas.job import AcceptedJob
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 
@@ -53,6 +54,8 @@ class Finisher:
             try:
                 folder = self._catalog.folder(output)
                 manifest = folder.read_manifest() or self._write_manifest(progress)
+                if manifest is not None and not self._is_latest_settled(manifest):
+                    return
             except ServiceUnavailable:
                 raise
             except Transient as error:  # the sweep asks for the end again
@@ -91,6 +94,24 @@ class Finisher:
             write_card(job, folder, self._name)
         return folder.write_manifest(made, self._name)
 
+    def _is_latest_settled(self, manifest: Manifest) -> bool:
+        """Let the pointer to the newest results name those of a job that succeeded.
+
+        Return False if it is to be tried again. What can't be written is logged: the results stand without it.
+        """
+        try:
+            written = point_to(job_of(manifest.job, self._catalog), manifest, self._catalog.storage)
+        except NightshiftError as error:
+            may_try_again = isinstance(error, Transient | AccessDenied)
+            if may_try_again and not self._is_over(manifest.job, "latest", self._settings.max_transient):
+                event(_log, "latest_put_off", logging.WARNING, error=error.message)
+                return False
+            event(_log, "latest_not_written", logging.WARNING, error=error.message)
+        else:
+            if written:
+                event(_log, "latest_written")
+        return True
+
     def _is_over(self, job: str, what: str, most: int) -> bool:
         return self._patience.tries(job, what, most) is not None
 
@@ -99,7 +120,7 @@ class Finisher:
         if notify:  # before the end is noted: until then the sweep has all of this done again
             self._state.webhooks.add(job, output)
         else:  # a job with a webhook is marked once that is settled
-            self._mark_ended(job)
+            self._mark_ended(job, output)
         self._state.jobs.finish(job, manifest.status)
         event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
         if notify:
@@ -121,7 +142,7 @@ class Finisher:
             code=code_of(error) if cause is None else cause.code,
             message=f"{before}The job has no manifest: {message_of(error)}",
         )
-        self._mark_ended(progress.job)
+        self._mark_ended(progress.job, progress.output)
         self._state.jobs.finish(progress.job, status, why)
         event(_log, "job_ended", logging.ERROR, status=status, error=why.message)
 
@@ -133,9 +154,9 @@ class Finisher:
         except NightshiftError:  # the notifier finds out, once the catalog can be read
             return True
 
-    def _mark_ended(self, job: str) -> None:
+    def _mark_ended(self, job: str, output: str) -> None:
         try:
-            self._catalog.mark_ended(job)
+            self._catalog.mark_ended(job, self._catalog.folder(output))
         except NightshiftError as error:  # marked when Redis is rebuilt
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
 

@@ -17,6 +17,8 @@ def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def _to_values(column: pa.Array) -> list[Any]:
+    if getattr(column.type, "unit", "") == "ns":  # pandas, where it is installed, has a type for these
+        return list(column.cast(pa.string()).to_pylist())
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:

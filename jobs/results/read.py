@@ -5,7 +5,8 @@ A place is a shard and a row of its part, so that it stays the same while an unf
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,15 @@ from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
-from schemas.output import OwnColumns
+from schemas.output import OwnColumns, kept_columns, output_schema
 
 #: Bytes of JSON after which a page ends.
 PAGE_BYTES = 8 << 20
 #: Rows that are decoded at once: of a page, and of whole results.
 _PAGE_BATCH = 256
 _BATCH = 1024
+#: Seconds between two looks for new parts.
+_FOLLOW_S = 2.0
 
 CURSOR = r"^\d{1,9}\.\d{1,12}$"
 
@@ -66,6 +69,38 @@ def result_batches(
         raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with --partial")
     batches = _whole(parts, folder.storage)
     yield from only_errors(batches, OwnColumns.of(job.spec)) if errors_only else batches
+
+
+def result_schema(job: AcceptedJob, storage: Storage) -> pa.Schema:
+    """Return the schema of the job's rows: of its first part, or by its plan. Raise NotFinished if it has neither."""
+    folder = JobFolder.of(job, storage)
+    for _, info in folder.parts():
+        with open_part(info, folder.storage) as part:
+            return part.schema_arrow
+    plan = folder.find_plan()
+    if plan is None:
+        raise NotFinished(f"job {job.id} has no plan yet: the columns of its rows aren't known")
+    columns = plan.columns()
+    kept = [columns.field(name) for name in kept_columns(job.spec, columns)]
+    return output_schema(job.spec, pa.schema(kept))
+
+
+def followed_batches(
+    job: AcceptedJob, storage: Storage, *, errors_only: bool = False, wait: Callable[[float], None] = time.sleep
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of each part as it is committed, until the job has ended. Parts come in no certain order."""
+    folder = JobFolder.of(job, storage)
+    seen: set[int] = set()
+    while True:
+        has_ended = folder.has_manifest()
+        for shard, info in folder.parts():
+            if shard not in seen:
+                seen.add(shard)
+                batches = _whole([info], folder.storage)
+                yield from only_errors(batches, OwnColumns.of(job.spec)) if errors_only else batches
+        if has_ended:
+            return
+        wait(_FOLLOW_S)
 
 
 def _whole(parts: Iterable[ObjectInfo], storage: Storage) -> Iterator[pa.RecordBatch]:

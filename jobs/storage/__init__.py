@@ -1,9 +1,10 @@
 """Storage: one interface over S3 and local folders, chosen by a URI's scheme.
 
-A store can stat, list, open for ranged reads pinned to an etag, and create once. It never overwrites.
+A store can stat, list, open for ranged reads pinned to an etag, and create once. What a job wrote is never overwritten:
+only a pointer is, by a condition on what it was.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from typing import BinaryIO
 
@@ -79,6 +80,18 @@ class Storage:
         was lost, it counts as created. Raise AlreadyExists if another owner made it, AccessDenied or Transient.
         """
         return self._store(uri).create(uri, body, owner)
+
+    def update(self, uri: str, change: Callable[[bytes | None], bytes | None], owner: str) -> None:
+        """Write a small object anew in one step. `change` gets its bytes and returns the new ones.
+
+        It gets None if there is no object, and returns None to leave all as it is. If another writer was first, it is
+        called again. Raise what it raises, AccessDenied or Transient.
+        """
+        self._store(uri).update(uri, change, owner)
+
+    def delete(self, uri: str) -> None:
+        """Delete an object. There may be none. Raise AccessDenied or Transient."""
+        self._store(uri).delete(uri)
 
     def refuses_overwrite(self, uri: str) -> bool:
         """Return whether the store refuses to create the object at `uri`, which exists, again."""

@@ -4,7 +4,9 @@ Tenants can write to the outputs of their jobs, and not to the catalog. So what 
 an output is for people and other programs to read, and says which job has the location.
 
 jobs/<id>.json                the whole job as it was accepted
-ended/<id>.json               written once the job has ended and its webhook is settled; then recovery skips the job
+ended/<id>.json               written once the job has ended and its webhook is settled; then recovery skips the job. It
+                              has a digest of the manifest, which lies where tenants can write
+removed/<id>.json             written before a job's objects are removed by `gc`; it goes last
 cancelled/<id>.json           written before Redis is told of a cancel; if Redis is lost, recovery cancels the job
 retries/<parent>/<id>.json    a pointer to a retry, under the id of the job that it retries
 tenants/<tenant>/<id>.json    a pointer to a tenant's job, so that their list is read without those of others
@@ -48,6 +50,17 @@ class Entry(Pointer):
     """A job of the catalog. `job` is None if a version that kept it in `_job.json` alone accepted it."""
 
     job: AcceptedJob | None = None
+
+
+class EndedMark(BaseModel):
+    """The note that a job has ended. `manifest` is the SHA-256 of its manifest's bytes; None if it has none.
+
+    Marks of earlier versions have none either.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    manifest: str | None = None
 
 
 class BoundKey(BaseModel):
@@ -157,9 +170,19 @@ class Catalog:
             if JOB_ID.fullmatch(id):
                 yield id
 
-    def mark_ended(self, id: str) -> None:
-        """Note that a job has ended. A second note changes nothing."""
-        self._mark("ended", id)
+    def mark_ended(self, id: str, folder: JobFolder | None = None) -> None:
+        """Note that a job has ended, with a digest of the manifest in its folder. A second note changes nothing."""
+        digest = None if folder is None else folder.manifest_digest()
+        self._mark("ended", id, EndedMark(manifest=digest).model_dump_json(exclude_none=True).encode())
+
+    def ended_mark(self, id: str) -> EndedMark | None:
+        """Return what `mark_ended` noted of the job; None if it wasn't called."""
+        uri = self._uri(f"ended/{id}.json")
+        try:
+            data = self.storage.read(uri)
+        except NotFound:
+            return None
+        return parse_stored(EndedMark, data, uri, "bad_mark", "remove it; the next recovery writes it again")
 
     def is_marked(self, id: str) -> bool:
         """Return whether `mark_ended` was called for the job."""
@@ -172,6 +195,30 @@ class Catalog:
     def is_cancelled(self, id: str) -> bool:
         """Return whether `mark_cancelled` was called for the job."""
         return self._has_mark("cancelled", id)
+
+    def mark_removed(self, id: str) -> None:
+        """Note that a job's objects are being removed. A second note changes nothing."""
+        self._mark("removed", id)
+
+    def half_removed(self) -> Iterator[str]:
+        """Yield the ids of the jobs whose removal was begun and not finished."""
+        return (name.removesuffix(".json") for name in self._names("removed/"))
+
+    def remove(self, job: AcceptedJob) -> None:
+        """Remove all that the catalog has of an ended job, but for an idempotency key that is bound to it.
+
+        Its entry goes before the mark that it has ended: a job with an entry and no mark would be run again.
+        """
+        pointers = [f"{_tenant_folder(job.tenant)}{job.id}.json"] if job.tenant else []
+        pointers += [f"retries/{job.parent.job}/{job.id}.json"] if job.parent is not None else []
+        for name in (*pointers, f"jobs/{job.id}.json"):
+            self.storage.delete(self._uri(name))
+        self.forget(job.id)
+
+    def forget(self, id: str) -> None:
+        """Remove the notes on a job that has no entry any more."""
+        for folder in ("cancelled", "ended", "removed"):
+            self.storage.delete(self._uri(f"{folder}/{id}.json"))
 
     def not_marked(self) -> Iterator[str]:
         """Yield the ids of the jobs that may not have ended, oldest first.
@@ -210,9 +257,9 @@ class Catalog:
             return there
         return bound
 
-    def _mark(self, mark: str, id: str) -> None:
+    def _mark(self, mark: str, id: str, content: bytes = b"{}") -> None:
         with suppress(AlreadyExists):
-            self.storage.create(self._uri(f"{mark}/{id}.json"), b"{}", owner=id)
+            self.storage.create(self._uri(f"{mark}/{id}.json"), content, owner=id)
 
     def _has_mark(self, mark: str, id: str) -> bool:
         try:

@@ -9,8 +9,9 @@ _manifest.json             how the job ended; its existence makes the results fi
 In a job of the layout `flat` the parts lie beside the other files.
 """
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -214,6 +215,13 @@ class JobFolder:
         """Return `_manifest.json` as it is. Raise NotFound if the job hasn't ended."""
         return self.storage.read(self.uri(MANIFEST))
 
+    def manifest_digest(self) -> str | None:
+        """Return the SHA-256 of `_manifest.json`, in hexadecimal; None if the job hasn't ended."""
+        try:
+            return hashlib.sha256(self.manifest_bytes()).hexdigest()
+        except NotFound:
+            return None
+
     def has_manifest(self) -> bool:
         """Return whether the job has ended, without reading its manifest."""
         try:
@@ -346,7 +354,11 @@ def open_part(info: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
 def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:
     """Return the report in a part's footer. Raise Permanent if Nightshift didn't write the file."""
     with open_part(info, storage) as part:
-        metadata = part.metadata.metadata or {}
+        return report_of(info, part.metadata.metadata or {})
+
+
+def report_of(info: ObjectInfo, metadata: Mapping[bytes, bytes]) -> ShardReport:
+    """Return the report in the metadata of a part's footer. Raise Permanent if Nightshift didn't write the file."""
     if REPORT_KEY not in metadata:
         raise _foreign(info)
     try:

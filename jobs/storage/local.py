@@ -5,13 +5,14 @@ link that they may not read by its name.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO, FileIO
 from itertools import takewhile
 from pathlib import Path
@@ -190,6 +191,42 @@ class LocalStore:
                 return _info(uri, target.stat())
             finally:
                 aside.unlink(missing_ok=True)
+
+    def update(self, uri: str, change: Callable[[bytes | None], bytes | None], owner: str) -> None:
+        """The folder is locked meanwhile, so that no other process changes the file between the two steps."""
+        target = Path(uri)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AccessDenied(f"can't make the folder {target.parent}: {error.strerror}") from None
+        self._check(str(target.parent))
+        aside = target.with_name(f"{_ASIDE}{owner}-{secrets.token_hex(4)}")
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            with _translated(uri):
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            try:
+                there = self.read(uri)
+            except NotFound:
+                there = None
+            body = change(there)
+            if body is None:
+                return
+            with _translated(uri):
+                with aside.open("xb") as file:
+                    file.write(body)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(target)
+                os.fsync(folder)
+        finally:
+            aside.unlink(missing_ok=True)
+            os.close(folder)
+
+    def delete(self, uri: str) -> None:
+        self._check(str(Path(uri).parent))
+        with suppress(NotFound), _translated(uri):
+            Path(uri).unlink()
 
     @staticmethod
     def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ docs/decisions/0002 says why reads don't go through pyarrow's S3 filesystem.
 """
 
 import io
+import random
 import secrets
 import threading
 import time
@@ -37,6 +38,9 @@ PIECE = 32 << 20
 CONNECTIONS = 64
 #: S3's user metadata that tells one creator's object from another's.
 OWNER = "nightshift-owner"
+
+#: Seconds between tries to write an object that others write too.
+_UPDATE_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2, 3.2)
 
 _BY_CODE: dict[str, type[NightshiftError]] = {
     "404": NotFound,
@@ -256,6 +260,32 @@ class S3Store:
                 self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
             raise
         return completed["ETag"]
+
+    def update(self, uri: str, change: Callable[[bytes | None], bytes | None], owner: str) -> None:
+        bucket, key = _split(uri)
+        for wait_s in _UPDATE_WAITS:
+            condition: Any
+            try:
+                with _translated(uri):
+                    there = self._client.get_object(Bucket=bucket, Key=key)
+                    data, condition = there["Body"].read(), {"IfMatch": there["ETag"]}
+            except NotFound:
+                data, condition = None, {"IfNoneMatch": "*"}
+            body = change(data)
+            if body is None:
+                return
+            try:
+                with _translated(uri):
+                    self._client.put_object(Bucket=bucket, Key=key, Body=body, Metadata={OWNER: owner}, **condition)
+                return
+            except (AlreadyExists, NotFound, Transient):  # another writer was first, or is at it
+                time.sleep(wait_s * random.uniform(0.5, 1))
+        raise Transient(f"{uri} is written by others all the time")
+
+    def delete(self, uri: str) -> None:
+        bucket, key = _split(uri)
+        with suppress(NotFound), _translated(uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
 
     def content(self, info: ObjectInfo) -> str:
         return info.etag

@@ -69,11 +69,13 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
         if isinstance(uri, str)
         else [normalized(one, f"input.uri.{i}") for i, one in enumerate(uri)]
     )
-    output = normalized(spec.output.uri, "output.uri").rstrip("/") + "/"
+    output = {"uri": normalized(spec.output.uri, "output.uri").rstrip("/") + "/"}
+    if spec.output.latest is not None:
+        output["latest"] = normalized(spec.output.latest, "output.latest")
     return spec.model_copy(
         update={
             "input": spec.input.model_copy(update={"uri": inputs}),
-            "output": spec.output.model_copy(update={"uri": output}),
+            "output": spec.output.model_copy(update=output),
         }
     )
 
@@ -81,7 +83,8 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
 def check_paths(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError for a local path if none is allowed. It is quoted as written: in full it would say too much."""
     inputs = [("input.uri", uri) for uri in spec.input.uris]
-    for field, uri in [*inputs, ("output.uri", spec.output.uri)]:
+    outputs = [("output.uri", spec.output.uri), ("output.latest", spec.output.latest or "s3://")]
+    for field, uri in [*inputs, *outputs]:
         if is_path(uri):
             settings.check_path(uri, field)
     check_model_path(spec.model, settings)
@@ -94,11 +97,23 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
     settings.check_allowed(output, settings.allowed_outputs, "output.uri")
     if output.startswith("s3://") and output.count("/") == 3:
         raise SpecError.of("output.uri", f"{output!r} is a whole bucket; name a prefix in it for this job alone")
+    if spec.output.latest is not None:
+        _check_latest(spec.output.latest, output, settings)
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
         if output.startswith(folder) or (is_glob(uri) and _matches_a_part(uri, output)):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
+
+
+def _check_latest(latest: str, output: str, settings: Settings) -> None:
+    """Raise SpecError unless the pointer may be written, and can't be an object of a job."""
+    settings.check_allowed(latest, settings.allowed_outputs, "output.latest")
+    name = latest.rpartition("/")[2]
+    if not name.endswith(".json") or name.startswith("_"):
+        raise SpecError.of("output.latest", f"{latest!r} has to end in a name such as latest.json, without a leading _")
+    if latest.startswith(output):
+        raise SpecError.of("output.latest", f"{latest!r} lies inside the output {output!r}, which is this job's alone")
 
 
 def _matches_a_part(glob: str, output: str) -> bool:

@@ -86,7 +86,7 @@ def _read(catalog: Catalog, id: str) -> Seen:
         if folder.has_manifest():
             if job.spec.notify is not None and not entry.embedded:
                 return Seen(id, output, Standing.UNTOLD, job)
-            catalog.mark_ended(id)
+            catalog.mark_ended(id, folder)
             return Seen(id, output, Standing.ENDED, job)
         standing = Standing.EMBEDDED if entry.embedded else Standing.UNFINISHED
         return Seen(id, output, standing, job, cancelled=catalog.is_cancelled(id))

@@ -79,7 +79,7 @@ class Notifier:
                 accepted, manifest = self._ended_job(job)
             except Permanent as error:
                 event(_log, "webhook_given_up", logging.ERROR, error=error.message)
-                self._settle(job)
+                self._settle(job, output)
                 return
             if accepted.spec.notify is None or self._catalog.is_marked(job):
                 self._state.webhooks.settle(job)
@@ -109,13 +109,13 @@ class Notifier:
         else:
             if 200 <= status < 300:
                 event(_log, "webhook_delivered", host=host, status=status, tries=tries)
-                self._settle(job.id)
+                self._settle(job.id, job.output)
                 return
             redirect = "; redirects are not followed" if 300 <= status < 400 else ""
             why, wait = f"{host} answered {status}{redirect}", policy.next_try_s(tries, self._settings)
         if wait is None:
             event(_log, "webhook_given_up", logging.ERROR, host=host, tries=tries, error=why)
-            self._settle(job.id)
+            self._settle(job.id, job.output)
         else:
             event(_log, "webhook_failed", logging.WARNING, host=host, tries=tries, next_s=wait, error=why)
             self._state.webhooks.again(job.id, wait)
@@ -130,10 +130,10 @@ class Notifier:
         headers = signing.headers(job.id, content, key, time.time())
         return post(str(job.spec.notify), content, headers, settings.notify_timeout_s, settings.notify_networks)
 
-    def _settle(self, job: str) -> None:
+    def _settle(self, job: str, output: str) -> None:
         """Mark the job, then settle in Redis: a webhook that only Redis knew to be settled would be sent again."""
         try:
-            self._catalog.mark_ended(job)
+            self._catalog.mark_ended(job, self._catalog.folder(output))
         except NightshiftError as error:
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
         self._state.webhooks.settle(job)

@@ -135,8 +135,8 @@ def test_error_rows_are_retried(classifier: Path, tmp_path: Path) -> None:
     ).out.splitlines()]  # fmt: skip
     assert [row["id"] for row in rows] == list(range(22))
     assert [row["id"] for row in rows if row["error"]] == [20]
-    assert len(nightshift("results", tmp_path / "out", "--with-retries", "--errors").out.splitlines()) == 1
-    assert len(nightshift("results", tmp_path / "out", "--errors").out.splitlines()) == 2
+    assert len(nightshift("results", tmp_path / "out", "--with-retries", "--errors", "--json").out.splitlines()) == 1
+    assert len(nightshift("results", tmp_path / "out", "--errors", "--json").out.splitlines()) == 2
     assert nightshift("results", tmp_path / "out", "--with-retries", "--partial").code == 2
 
     plain = nightshift("run", *options(classifier, write_reviews(tmp_path / "b.parquet", ["good"]), tmp_path / "fine"))

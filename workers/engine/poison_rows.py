@@ -3,7 +3,8 @@
 Such a shard is processed in spans of rows, one after the other. Before a span is begun, it is recorded in a place that
 survives the process. The span in which a process dies is suspect, and in the next attempt each of its rows is a span of
 its own. A row with which a process dies again, now alone, becomes an error row and is left out from then on. So a
-record that kills its process costs two more deaths, or one if another record of its span was found before.
+record that kills its process costs two more deaths, or one if another record of its span was found before. If no span
+kills any more, the shard is run as a whole: so its numbers are those of a shard that nothing happened to.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,6 +77,20 @@ class Careful:
     found: Findings
     errors: Mapping[int, RecordError]
     name: Callable[[Span | None], None]
+
+    def may_run_whole(self, rows: int) -> bool:
+        """Return whether the shard may be run as a whole once its spans went well: it did not die of that before.
+
+        A span has other batches than the whole shard, and numbers that may differ in their last digits.
+        """
+        return rows > 1 and (0, rows) not in self.found.suspects
+
+    def blocks(self, read: Iterator[Block]) -> Iterator[Block]:
+        """Yield a shard's blocks, with errors in place of its poison records."""
+        start = 0
+        for block in read:
+            yield self.without_killers(block, start)
+            start += len(block)
 
     def without_killers(self, block: Block, start: int) -> Block:
         """Return the block, whose first row is the shard's `start`, with errors in place of its poison records."""

@@ -4,12 +4,14 @@
     this thread       sort by cost → batches → the device → outputs
     thread behind     outputs → predictions → Parquet
 
-If processes were lost over the shard, the same is done span by span, one stage after the other
+If processes were lost over the shard, the same is first done span by span, one stage after the other
 (`workers/engine/poison_rows.py`). The runner knows nothing of leases, Redis or commits.
+
+A shard's answers are the same, to the last bit, whatever happened to earlier attempts: the batches are the same.
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -37,6 +39,9 @@ from workers.models.device import DEVICE_LOST, OUT_OF_MEMORY, free_memory
 
 #: The number of a shard's latest answers in which equal records are recognised.
 REMEMBERED = 16_384
+#: Blocks by which answers are remembered late: the stages are at most three blocks apart, so it is no matter of chance
+#: whether an answer is known when an equal record comes.
+_LATE = 4
 #: The number of batches, by the budget, in a round whose pieces are made as they are needed.
 ROUND_BATCHES = 4
 #: A shard of at most this many rows has its stages run one after the other.
@@ -90,6 +95,8 @@ class ShardRun:
         self._unexpected: list[RecordError] = []
         self._answered = False
         self._known: dict[bytes, Prediction] = {}
+        self._settled: deque[dict[bytes, Prediction]] = deque()
+        self._prepared = 0
         self._watch = watch or Watch()
         self._timer = Timer(self._watch)
         self._batcher: Batcher[Any] = Batcher(
@@ -112,14 +119,22 @@ class ShardRun:
         """
         threads = max(2, torch.get_num_threads())
         moved = partial(self._watch.moved, READ)
-        read = self._read(reader.blocks(shard, task_columns, replace(reading, moved=moved)))
+
+        def read() -> Iterator[Block]:
+            return self._read(reader.blocks(shard, task_columns, replace(reading, moved=moved)))
+
         with ThreadPoolExecutor(threads, thread_name_prefix="record") as pool:
-            if careful is None and shard.rows <= FEW:
-                self._in_turn(read, pool, threads, writer)
-            elif careful is None:
-                self._overlapped(read, pool, threads, writer)
-            else:
-                self._span_by_span(read, pool, threads, writer, careful, shard.rows)
+            if careful is not None:
+                is_last_word = not careful.may_run_whole(shard.rows)
+                self._span_by_span(read(), pool, threads, writer if is_last_word else None, careful, shard.rows)
+            if careful is None:
+                self._whole(read(), pool, threads, writer, shard.rows)
+            elif not is_last_word:
+                # Nothing died: what is known to kill is left out, and the rest has the batches that it always has.
+                self._forget()
+                careful.name((0, shard.rows))
+                self._whole(careful.blocks(read()), pool, threads, writer, shard.rows)
+                careful.name(None)
         if writer.rows != shard.rows:
             raise AssertionError(f"shard {shard.shard} has {shard.rows} rows and {writer.rows} were written")
         if len(self._unexpected) >= HOPELESS and not self._answered:
@@ -147,6 +162,16 @@ class ShardRun:
                 return
             yield block
 
+    def _forget(self) -> None:
+        """Begin the shard anew, as if nothing of it had been computed."""
+        self._rows = self._prepared = 0
+        self._known.clear()
+        self._settled.clear()
+
+    def _whole(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter, rows: int) -> None:
+        run = self._in_turn if rows <= FEW else self._overlapped
+        run(read, pool, threads, writer)
+
     def _in_turn(self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter) -> None:
         """Run the stages one after the other. For a few rows, threads would cost more than the overlap saves."""
         for working, current in self._rounds(read, pool, threads):
@@ -162,9 +187,18 @@ class ShardRun:
                 settle((working, current, self._compute(working, current)))
 
     def _span_by_span(
-        self, read: Iterator[Block], pool: Executor, threads: int, writer: PartWriter, careful: Careful, rows: int
+        self,
+        read: Iterator[Block],
+        pool: Executor,
+        threads: int,
+        writer: PartWriter | None,
+        careful: Careful,
+        rows: int,
     ) -> None:
-        """Run the stages one at a time, so that if the process dies, the span recorded last is the cause."""
+        """Run the stages one at a time, so that if the process dies, the span recorded last is the cause.
+
+        Without a writer, that is all that it is for.
+        """
         start = 0
         for found in read:
             block = careful.without_killers(found, start)
@@ -176,7 +210,8 @@ class ShardRun:
                     answers += self._answers(pool, working, current, self._compute(working, current)) or []
             careful.name(None)
             self._watch.alone = False
-            self._write(writer, block, answers)
+            if writer is not None:
+                self._write(writer, block, answers)
             start += len(block)
 
     def _rounds(self, blocks: Iterator[Block], pool: Executor, threads: int) -> Iterator[tuple[Working, Round]]:
@@ -189,6 +224,7 @@ class ShardRun:
 
     def _prepare(self, block: Block) -> tuple[Working, list[tuple[int, Iterable[Piece]]]]:
         """Return the block and its distinct records' pieces. A failure is narrowed down to the records at fault."""
+        self._recall()
         working = Working(block, [], {}, {})
         seen: dict[bytes, int] = {}
         wanted: list[int] = []
@@ -295,12 +331,17 @@ class ShardRun:
                 self._answered = True
 
     def _remember(self, working: Working) -> None:
-        """Keep the answers for equal records of later blocks. The thread that prepares these blocks only reads them."""
-        if len(self._known) > REMEMBERED:
-            self._known.clear()
-        for index, answer in working.answers.items():
-            if index in working.keys and not isinstance(answer, RecordError):
-                self._known[working.keys[index]] = answer
+        """Keep the answers for equal records of later blocks."""
+        answered = ((index, answer) for index, answer in working.answers.items() if index in working.keys)
+        self._settled.append({working.keys[i]: a for i, a in answered if not isinstance(a, RecordError)})
+
+    def _recall(self) -> None:
+        """Make known, to the thread that prepares blocks, the answers of the block that lies _LATE before the next."""
+        if self._prepared >= _LATE:
+            if len(self._known) > REMEMBERED:
+                self._known.clear()
+            self._known |= self._settled.popleft()
+        self._prepared += 1
 
     def _finish(self, pieces: list[Piece], outputs: list[Any]) -> Prediction | RecordError:
         failed = next((output for output in outputs if isinstance(output, Exception)), None)

@@ -192,6 +192,7 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
             device=str(process.models.device),
             dtype=str(held.loaded.dtype).removeprefix("torch."),
             versions=process.versions,
+            checksum=writer.checksum,
             seconds={"wall": round(time.monotonic() - attempt.started, 4), "load": round(loaded_now, 4)},
         )
         part = writer.close(report, partial(watch.moved, UPLOAD))

@@ -1,7 +1,5 @@
 """What does a worker process know of a job? The job in the catalog, its plan, and what follows from them."""
 
-import hashlib
-
 import pyarrow as pa
 
 from jobs.settings import Settings
@@ -10,7 +8,7 @@ from jobs.storage.catalog import Catalog
 from schemas.errors import Permanent
 from schemas.input_uris import InputUris
 from schemas.output import kept_columns, output_schema, task_columns
-from schemas.plan import Shard
+from schemas.plan import Shard, shard_fingerprint
 from workers.io.media_reader import reader_for
 from workers.io.witnesses import Witnesses
 from workers.models.budget import Budget
@@ -62,5 +60,4 @@ class JobContext:
 
     def fingerprint(self, shard: Shard) -> str:
         """Return a hash of everything that determines the shard's part: the spec, the model and the slices."""
-        text = self.accepted.fingerprint + self.accepted.model.revision + shard.model_dump_json()
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return shard_fingerprint(self.accepted.fingerprint, self.accepted.model.revision, shard)

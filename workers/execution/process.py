@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections import OrderedDict
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ from workers.models.cache import ModelCache
 REMEMBERED_JOBS = 16
 #: The least number of seconds between two notes of a model's rate.
 RATE_EVERY_S = 5.0
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute the results, by name."""
+    modules: dict[str, Any] = {"torch": torch, "transformers": transformers, "pyarrow": pa}
+    found = {name: str(module.__version__) for name, module in modules.items()}
+    return {"nightshift": __version__, "python": platform.python_version()} | found
 
 
 class Process:
@@ -56,12 +64,9 @@ class Process:
         self._noted: dict[tuple[str, str], float] = {}
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-    @cached_property
+    @property
     def versions(self) -> dict[str, str]:
-        """The versions of Python and of the libraries that compute the results, by name."""
-        modules: dict[str, Any] = {"torch": torch, "transformers": transformers, "pyarrow": pa}
-        found = {name: str(module.__version__) for name, module in modules.items()}
-        return {"nightshift": __version__, "python": platform.python_version()} | found
+        return versions()
 
     def job(self, job: str) -> JobContext:
         """Return the job's context, which is read from storage for the job's first shard in this process."""

@@ -13,6 +13,7 @@ from typing import IO, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.storage.checksum import RowChecksum
 from schemas.errors import RecordError
 from schemas.output import ERROR, SOURCE_URI, OwnColumns
 from schemas.report import ShardReport
@@ -34,6 +35,7 @@ class PartWriter:
         self._kept = schema.names[: -len(OwnColumns().names)]
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="nightshift-part-")  # noqa: SIM115 (see __exit__)
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        self._checksum = RowChecksum(schema)
         self._waiting = _Waiting()
         self.rows = 0
 
@@ -61,6 +63,7 @@ class PartWriter:
             pa.array(block.source_rows, pa.int64()),
         ]
         rows = pa.Table.from_arrays(columns, schema=self._schema)
+        self._checksum.add(rows)
         while len(rows):
             room = ROW_GROUP_ROWS - self._waiting.rows
             self._waiting.add(rows.slice(0, room))
@@ -68,6 +71,11 @@ class PartWriter:
             if self._waiting.rows >= ROW_GROUP_ROWS or self._waiting.size >= ROW_GROUP_BYTES:
                 self._end_row_group()
         self.rows += len(block)
+
+    @property
+    def checksum(self) -> str:
+        """The checksum of the rows that were written."""
+        return str(self._checksum)
 
     def close(self, report: ShardReport, moved: Callable[[], None] = lambda: None) -> BinaryIO:
         """Finish the part, with the report in its footer, and return its file. Each read of it calls `moved`."""
