@@ -135,7 +135,7 @@ class JobSpec(Strict):
         try:
             params = task.params.model_validate(self.params, extra="allow" if info.context == STORED else None)
         except ValidationError as error:
-            raise SpecError(_problems(error, task.params, prefix=("params",))) from None
+            raise SpecError(spec_problems(error, task.params, prefix=("params",))) from None
         settled = params.model_dump(mode="json") | (params.model_extra or {})
         for name, value in {"task": task.id, "params": settled}.items():
             object.__setattr__(self, name, value)
@@ -191,8 +191,18 @@ class Parent(Strict):
     output: str
 
 
+class RunOf(Strict):
+    """The run that a job is of: the schedule's name, the due time, and the run's name. The tenant is the job's."""
+
+    schedule: str
+    due: datetime
+    run: str
+
+
 class AcceptedJob(Strict):
     """`_job.json`: the accepted spec, with everything in it resolved. `parent` is the job that this one retries.
+
+    `run` is the run of a schedule that the job is of, or that it retries.
 
     `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
     settings alone decide what may be read. `max_priority` is the submitter's: above NORMAL_PRIORITY, a job goes before
@@ -209,12 +219,13 @@ class AcceptedJob(Strict):
     parent: Parent | None = None
     allowed_inputs: tuple[str, ...] | None = None
     max_priority: int | None = None
+    run: RunOf | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a key that earlier versions don't know, if it says nothing."""
         data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "max_priority" or value is not None}
+        return {name: value for name, value in data.items() if name not in ("max_priority", "run") or value is not None}
 
     def shown(self) -> "AcceptedJob":
         """Return the job with secrets in the URL of `notify` masked."""
@@ -258,7 +269,7 @@ def parse_spec(data: object) -> JobSpec:
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(_problems(error, JobSpec) + _params_problems(data)) from None
+        raise SpecError(spec_problems(error, JobSpec) + _params_problems(data)) from None
 
 
 def _params_problems(data: dict[str, Any]) -> list[Problem]:
@@ -270,7 +281,7 @@ def _params_problems(data: dict[str, Any]) -> list[Problem]:
     try:
         params.model_validate(data.get("params") or {})
     except ValidationError as error:
-        return _problems(error, params, prefix=("params",))
+        return spec_problems(error, params, prefix=("params",))
     return []
 
 
@@ -285,7 +296,7 @@ _UNION_BRANCHES = (
 )
 
 
-def _problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[Problem]:
+def spec_problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[Problem]:
     found: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path = [str(part) for part in item["loc"] if part not in _UNION_BRANCHES]

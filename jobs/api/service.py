@@ -33,6 +33,7 @@ from schemas.errors import (
     Transient,
 )
 from schemas.job import AcceptedJob
+from schemas.schedule import Rights
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -122,6 +123,20 @@ class Service:
     def settings_for(self, who: Principal) -> Settings:
         """Return the settings, narrowed to what the principal may read and write."""
         return self.settings.narrowed(who.inputs, who.outputs)
+
+    def rights_of(self, who: Principal) -> Rights | None:
+        """Return what the principal's token allows; None for the user of the machine itself."""
+        if not who.token_id:
+            return None
+        narrowed = self.settings_for(who)
+        return Rights(
+            token=who.token_id,
+            inputs=tuple(narrowed.allowed_inputs),
+            outputs=tuple(narrowed.allowed_outputs),
+            max_running_jobs=who.max_running_jobs,
+            max_priority=who.max_priority,
+            allow_files=narrowed.allow_files,
+        )
 
     def check_quota(self, who: Principal) -> None:
         """Raise TooManyRequests if the tenant has as many jobs under way as it may.

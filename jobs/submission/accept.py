@@ -22,7 +22,7 @@ from jobs.storage.job_folder import JobFolder
 from jobs.submission.resolve_model import model_source
 from schemas import __version__
 from schemas.errors import Permanent, SpecError
-from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel
+from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel, RunOf
 from schemas.manifest import Manifest
 
 #: The letters of an id, in the order that they sort in. Those that look like others are left out.
@@ -208,6 +208,7 @@ def new_job(
     accepted_by: str | None = None,
     allowed_inputs: tuple[str, ...] | None = None,
     max_priority: int | None = None,
+    run: RunOf | None = None,
 ) -> AcceptedJob:
     """Return a new job of a validated spec. It is written nowhere yet."""
     return AcceptedJob(
@@ -221,6 +222,7 @@ def new_job(
         parent=parent,
         allowed_inputs=allowed_inputs,
         max_priority=max_priority,
+        run=run,
     )
 
 
@@ -271,3 +273,10 @@ def new_job_id() -> str:
     part = now.microsecond * len(_LETTERS) ** 2 // 1_000_000
     time = _LETTERS[part // len(_LETTERS)] + _LETTERS[part % len(_LETTERS)]
     return f"{now:%Y%m%d-%H%M%S}-{time}{''.join(secrets.choice(_LETTERS) for _ in range(4))}"
+
+
+def job_id_of(at: datetime, digest: bytes) -> str:
+    """Return an id like those of `new_job_id`, all of its letters from a digest: equal ones give the same id."""
+    number = int.from_bytes(digest[:8], "big")
+    letters = "".join(_LETTERS[number >> 5 * place & 31] for place in range(6))
+    return f"{at.astimezone(UTC):%Y%m%d-%H%M%S}-{letters}"

@@ -30,14 +30,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.results": {*_BASE, "jobs.storage", "jobs.planning"},
     "jobs.submission": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
     "jobs.control": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
-    "jobs.supervisor": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.submission"},
+    "jobs.schedules": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.submission", "jobs.webhooks"},
+    "jobs.supervisor": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.submission", "jobs.schedules"},
     "jobs.api": {
         *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.results", "jobs.submission",
-        "jobs.supervisor",
+        "jobs.schedules", "jobs.supervisor",
     },
     "jobs.cli": {
         *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.results", "jobs.submission",
-        "jobs.supervisor", "jobs.webhooks", "jobs.api", "jobs.demo",
+        "jobs.schedules", "jobs.supervisor", "jobs.webhooks", "jobs.api", "jobs.demo",
     },
     "workers.handler": set(),
     "workers.labels": {"workers.handler"},

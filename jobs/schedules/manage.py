@@ -1,0 +1,192 @@
+"""How do users add, change and look at schedules? The same for the command line and the API."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from jobs.schedules.due_times import DueTimes
+from jobs.schedules.expand import below_spec, expand
+from jobs.schedules.runs import Runs, digest_of
+from jobs.settings import Settings
+from jobs.storage import Storage
+from jobs.storage.schedule_store import Key, ScheduleStore
+from jobs.submission.resolve_model import resolve_model
+from jobs.submission.rights import narrowed_to
+from jobs.webhooks.policy import check_notify
+from schemas import __version__
+from schemas.errors import AccessDenied, AlreadyExists, NightshiftError, NotFound, SpecError
+from schemas.job import AcceptedJob, JobSpec
+from schemas.schedule import Outcome, Rights, RunRecord, Schedule, ScheduleVersion, Standing, run_name
+
+#: Due times that a schedule is filled for before it is accepted.
+SAMPLE = 4
+#: Due times among which two must not be nearer than the jitter.
+_GAPS = 50
+
+
+class ScheduleConflict(NightshiftError):
+    """The schedule isn't in a state that allows what was asked for."""
+
+    code = "conflict"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who changes a schedule: a name for the record, the tenant, and the rights of the token that was used."""
+
+    name: str
+    tenant: str = ""
+    rights: Rights | None = None
+
+
+def tenant_of(schedule: Schedule, otherwise: str) -> str:
+    """Return the tenant whose the schedule is: the label of its template, as of a job spec."""
+    labels = schedule.spec.get("labels")
+    tenant = labels.get("tenant") if isinstance(labels, dict) else None
+    return tenant if isinstance(tenant, str) else otherwise
+
+
+def add(schedule: Schedule, maker: Maker, store: ScheduleStore, settings: Settings, replace: bool) -> ScheduleVersion:
+    """Return the schedule, written; one that is there already with the same content stays as it is.
+
+    One that changes keeps its standing. Due times count from now on, but for a change that leaves its times as they
+    are. Raise SpecError if the schedule can't be accepted, ScheduleConflict if another one has the name and isn't to be
+    replaced.
+    """
+    key, now = Key(maker.tenant, schedule.name), datetime.now(UTC)
+    there = store.current(key)
+    lives = there is not None and not there.standing.is_removed
+    if there is not None and lives:
+        if there.schedule == schedule and there.rights == maker.rights:
+            return there
+        if not replace:
+            raise ScheduleConflict(
+                f"there is a schedule {schedule.name!r} with other content; replace it, or name another"
+            )
+    made = _version(there, schedule, maker, now)
+    if there is not None and lives:
+        same_times = (there.schedule.cron, there.schedule.time_zone) == (schedule.cron, schedule.time_zone)
+        kept = {"standing": there.standing} | ({"counts_from": there.counts_from} if same_times else {})
+        made = made.model_copy(update=kept)
+    check(made, store.storage, settings)
+    return _written(made, store)
+
+
+def check(version: ScheduleVersion, storage: Storage, settings: Settings) -> None:
+    """Raise SpecError unless the next runs of a schedule could be accepted, as far as can be told before they are due.
+
+    What their input is need not be there yet.
+    """
+    schedule, narrowed = version.schedule, narrowed_to(version.rights, settings)
+    times = DueTimes(schedule.cron, schedule.time_zone)
+    due = list(islice(times.after(version.made_at), SAMPLE))
+    specs = [expand(version, one, run_name(one), settings) for one in due]
+    _check_outputs(specs)
+    gap = times.shortest_gap_s(version.made_at, _GAPS)
+    if schedule.jitter_s >= gap:
+        raise SpecError.of("jitter_s", f"{schedule.jitter_s} s are as long as runs are apart: {gap:g} s; choose fewer")
+    if schedule.notify is not None:
+        check_notify(str(schedule.notify), narrowed)
+    if specs:
+        try:
+            resolve_model(specs[0], storage, narrowed)
+            if specs[0].notify is not None:
+                check_notify(str(specs[0].notify), narrowed)
+        except SpecError as error:
+            raise below_spec(error) from None
+        except AccessDenied as error:
+            raise SpecError.of("spec.model", error.message) from None
+
+
+def _check_outputs(specs: list[JobSpec]) -> None:
+    """Raise SpecError if two runs would have one output: a location holds one job's results."""
+    outputs = [spec.output.uri for spec in specs]
+    twice = next((uri for uri in outputs if outputs.count(uri) > 1), None)
+    if twice is not None:
+        raise SpecError.of(
+            "spec.output.uri", f"{twice!r} would be the output of more than one run; put a hole in it, such as {{run}}"
+        )
+
+
+def change_standing(key: Key, standing: Standing, maker: Maker, store: ScheduleStore) -> ScheduleVersion:
+    """Pause, resume or remove a schedule. Runs that are under way go on. One that stands so stays as it is.
+
+    Times that pass while it is paused count as neither missed nor due. Raise NotFound if there is no such schedule.
+    """
+    there = find(store, key)
+    if there.standing is standing:
+        return there
+    now = datetime.now(UTC)
+    kept = {"rights": there.rights, "standing": standing}
+    return _written(_version(there, there.schedule, maker, now).model_copy(update=kept), store)
+
+
+def find(store: ScheduleStore, key: Key) -> ScheduleVersion:
+    """Return the last version of a schedule. Raise NotFound if there is none, or it was removed."""
+    version = store.current(key)
+    if version is None or version.standing.is_removed:
+        raise NotFound(f"there is no schedule {key.name!r}")
+    return version
+
+
+def all_of(store: ScheduleStore, tenant: str | None) -> Iterator[ScheduleVersion]:
+    """Yield the schedules of all tenants, or of one, by tenant and name. Removed ones are left out."""
+    for key, number in store.newest(tenant):
+        version = store.version(key, number)
+        if not version.standing.is_removed:
+            yield version
+
+
+def run_now(
+    version: ScheduleVersion, due: datetime | None, request: str | None, maker: Maker, runs: Runs
+) -> tuple[RunRecord, AcceptedJob | None]:
+    """Run a schedule by hand, for this due time or for now, whatever its policies say and whether or not it is paused.
+
+    Return the decision, and the job unless there is nothing to do. The same `request` is the same run. Raise SpecError
+    if the run can't be accepted, TooManyRequests above the tenant's quota.
+    """
+    key, now = Key(version.tenant, version.name), runs.now()
+    date = (due or now).astimezone(UTC).replace(microsecond=0)
+    mark = digest_of(key, request).hex()[:8] if request is not None else secrets.token_hex(4)
+    run = f"{run_name(date)}-by-hand-{mark}"
+    record = runs.store.record(key, run)
+    found = None
+    if record is None:
+        found = runs.prepare(version, date, run)
+        if found.there is not None:
+            raise SpecError.of(
+                "spec.output.uri",
+                f"job {found.there.id} has the run's output {found.there.output!r} already; name another time with "
+                "`due`, or put {run} into the output",
+            )
+        own = {"by_hand": True, "decided_by": maker.name}
+        record = runs.store.decide(runs.started(version, date, run, found).model_copy(update=own))
+    if record.outcome is not Outcome.STARTED:
+        return record, None
+    return record, runs.begin(record, None if found is None else found.checked)
+
+
+def _version(there: ScheduleVersion | None, schedule: Schedule, maker: Maker, now: datetime) -> ScheduleVersion:
+    return ScheduleVersion(
+        number=1 if there is None else there.number + 1,
+        tenant=maker.tenant,
+        schedule=schedule,
+        standing=Standing.ACTIVE,
+        counts_from=now,
+        made_at=now,
+        made_by=maker.name,
+        version=__version__,
+        rights=maker.rights,
+    )
+
+
+def _written(version: ScheduleVersion, store: ScheduleStore) -> ScheduleVersion:
+    try:
+        store.add_version(version)
+    except AlreadyExists:
+        raise ScheduleConflict(
+            f"schedule {version.name!r} was changed at this moment; look at it, and try again"
+        ) from None
+    return version
