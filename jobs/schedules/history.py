@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from jobs.parallel_map import parallel_map
 from jobs.schedules.due_times import DueTimes
 from jobs.schedules.expand import expand
 from jobs.settings import Settings
@@ -14,6 +15,8 @@ from schemas.schedule import MAX_CATCH_UP, Outcome, RunEnd, RunRecord, RunStatus
 
 #: Due times that are shown at most.
 MOST_NEXT = 100
+#: Runs that are read at once.
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -54,30 +57,22 @@ def history(store: ScheduleStore, version: ScheduleVersion, now: datetime, befor
     Those that wait come first. The runs of an earlier schedule of this name are there, too.
     """
     key = Key(version.tenant, version.name)
-    decided = _names(store, key, now)
     if before is None:
-        first = next(decided, None)
         yield from _waiting(store, version, now)
-        decided = _with_first(first, decided)
-    for name in decided:
-        if before is not None and name >= before:
-            continue
+    names = (name for name in _names(store, key, now) if before is None or name < before)
+
+    def read(name: str) -> Run | None:
         record = store.record(key, name)
-        if record is not None:
-            yield Run(name, record.due, record, store.ended(key, name))
+        return None if record is None else Run(name, record.due, record, store.ended(key, name))
+
+    yield from (run for run in parallel_map(read, names, _READERS) if run is not None)
 
 
 def _names(store: ScheduleStore, key: Key, now: datetime) -> Iterator[str]:
     """Yield the names of the runs that something was decided of, the newest first."""
     first = store.version(key, 1).made_at
     for month in months(first, now):
-        yield from reversed(store.runs(key, month))
-
-
-def _with_first(first: str | None, rest: Iterator[str]) -> Iterator[str]:
-    if first is not None:
-        yield first
-    yield from rest
+        yield from sorted(store.runs(key, month), reverse=True)
 
 
 def _waiting(store: ScheduleStore, version: ScheduleVersion, now: datetime) -> Iterator[Run]:

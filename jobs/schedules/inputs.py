@@ -1,4 +1,4 @@
-"""Is there anything for a run to do? A place without files of its kind is told from one where there is nothing at all."""
+"""Is there anything for a run to do? A place without files of its kind is told from one with nothing at all."""
 
 from dataclasses import dataclass
 

@@ -1,27 +1,31 @@
 """How do users add, change and look at schedules? The same for the command line and the API."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from jobs.schedules.due_times import DueTimes
+from jobs.schedules.due_times import DueTimes, zone_of
 from jobs.schedules.expand import below_spec, expand
+from jobs.schedules.history import Run
 from jobs.schedules.runs import Runs, digest_of
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.schedule_store import Key, ScheduleStore
+from jobs.storage.schedule_store import Key, ScheduleStore, months
 from jobs.submission.resolve_model import resolve_model
 from jobs.submission.rights import narrowed_to
 from jobs.webhooks.policy import check_notify
 from schemas import __version__
 from schemas.errors import AccessDenied, AlreadyExists, NightshiftError, NotFound, SpecError
 from schemas.job import AcceptedJob, JobSpec
-from schemas.schedule import Outcome, Rights, RunRecord, Schedule, ScheduleVersion, Standing, run_name
+from schemas.schedule import NAME, Outcome, Rights, RunRecord, Schedule, ScheduleVersion, Standing, run_name
 
 #: Due times that a schedule is filled for before it is accepted.
 SAMPLE = 4
+#: Names of schedules that a tenant may have used, those of removed ones too.
+MAX_NAMES = 1000
 #: Due times among which two must not be nearer than the jitter.
 _GAPS = 50
 
@@ -39,6 +43,11 @@ class Maker:
     name: str
     tenant: str = ""
     rights: Rights | None = None
+
+
+def is_name(text: str) -> bool:
+    """Return whether a schedule may have this name."""
+    return re.fullmatch(NAME, text) is not None
 
 
 def tenant_of(schedule: Schedule, otherwise: str) -> str:
@@ -65,6 +74,8 @@ def add(schedule: Schedule, maker: Maker, store: ScheduleStore, settings: Settin
             raise ScheduleConflict(
                 f"there is a schedule {schedule.name!r} with other content; replace it, or name another"
             )
+    if there is None and sum(1 for _ in store.newest(maker.tenant)) >= MAX_NAMES:
+        raise SpecError.of("name", f"{MAX_NAMES:,} names of schedules were used; use one of a removed schedule again")
     made = _version(there, schedule, maker, now)
     if there is not None and lives:
         same_times = (there.schedule.cron, there.schedule.time_zone) == (schedule.cron, schedule.time_zone)
@@ -149,8 +160,9 @@ def run_now(
     """
     key, now = Key(version.tenant, version.name), runs.now()
     date = (due or now).astimezone(UTC).replace(microsecond=0)
-    mark = digest_of(key, request).hex()[:8] if request is not None else secrets.token_hex(4)
-    run = f"{run_name(date)}-by-hand-{mark}"
+    mark = "-by-hand-" + (digest_of(key, request).hex()[:8] if request is not None else secrets.token_hex(4))
+    recent = (name for month in months(now - timedelta(days=1), now) for name in runs.store.runs(key, month))
+    run = next((name for name in recent if name.endswith(mark)), run_name(now) + mark)
     record = runs.store.record(key, run)
     found = None
     if record is None:
@@ -166,6 +178,23 @@ def run_now(
     if record.outcome is not Outcome.STARTED:
         return record, None
     return record, runs.begin(record, None if found is None else found.checked)
+
+
+def as_run(record: RunRecord, store: ScheduleStore) -> Run:
+    """Return the run of a decision."""
+    return Run(record.run, record.due, record, store.ended(Key(record.tenant, record.schedule), record.run))
+
+
+def time_of(text: str, version: ScheduleVersion) -> datetime:
+    """Return a time that a user wrote; without an offset it is one of the schedule's time zone.
+
+    Raise SpecError if it is none.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=zone_of(version.schedule.time_zone))).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise SpecError.of("due", f"{text!r} is no time; write one such as 2026-11-20T03:15") from None
 
 
 def _version(there: ScheduleVersion | None, schedule: Schedule, maker: Maker, now: datetime) -> ScheduleVersion:

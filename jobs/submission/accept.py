@@ -217,7 +217,7 @@ def new_job(
         fingerprint=spec.fingerprint(),
         model=model,
         accepted_at=datetime.now(UTC),
-        accepted_by=_user() if accepted_by is None else accepted_by,
+        accepted_by=user_name() if accepted_by is None else accepted_by,
         version=__version__,
         parent=parent,
         allowed_inputs=allowed_inputs,
@@ -256,7 +256,7 @@ def enqueue(job: AcceptedJob, state: State, broker: Broker) -> bool:
     return True
 
 
-def _user() -> str:
+def user_name() -> str:
     """Return the login name of this process's user; the number if there is no name, as in many containers."""
     try:
         return getpass.getuser()

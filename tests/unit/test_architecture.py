@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.settings": set(),
     "jobs.parallel_map": set(),
     "jobs.demo": set(),
-    "jobs.client": set(),
+    "jobs.client_schedules": set(),
+    "jobs.client": {"jobs.client_schedules"},
     "jobs.state": _BASE,
     "jobs.storage": _BASE,
     "jobs.broker": {*_BASE, "jobs.state"},
@@ -30,7 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.results": {*_BASE, "jobs.storage", "jobs.planning"},
     "jobs.submission": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
     "jobs.control": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
-    "jobs.schedules": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.submission", "jobs.webhooks"},
+    "jobs.schedules": {
+        *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.submission", "jobs.webhooks",
+    },
     "jobs.supervisor": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.submission", "jobs.schedules"},
     "jobs.api": {
         *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.results", "jobs.submission",
