@@ -94,12 +94,12 @@ def add_schedule(
         raise BadRequest("there is no body: send a schedule as JSON")
     schedule = parse_schedule(body)
     tenant = _tenant(asked, schedule)
-    asked.service.ask(lambda state: state.ping())
     service = asked.service
-    version = manage.add(schedule, _maker(asked, tenant), service.schedules, service.settings, replace)
+    now = service.ask(lambda state: state.now())
+    version = manage.add(schedule, _maker(asked, tenant), service.schedules, service.settings, now, replace)
     service.ask(lambda state: state.schedules.note())
     response.headers["Location"] = f"/v1/schedules/{schedule.name}"
-    return ScheduleView.of(version, _now(asked))
+    return ScheduleView.of(version, now)
 
 
 def _tenant(asked: Asked, schedule: Schedule) -> str:
@@ -151,9 +151,10 @@ def schedule(asked: Reading, name: Name, tenant: Tenant = None) -> ScheduleView:
 
 def _changed(asked: Asked, name: str, tenant: str | None, standing: Standing) -> ScheduleView:
     key, service = _key(asked, name, tenant), asked.service
-    version = manage.change_standing(key, standing, _maker(asked, key.tenant), service.schedules)
+    now = service.ask(lambda state: state.now())
+    version = manage.change_standing(key, standing, _maker(asked, key.tenant), service.schedules, now)
     service.ask(lambda state: state.schedules.note())
-    return ScheduleView.of(version, _now(asked))
+    return ScheduleView.of(version, now)
 
 
 @router.post("/v1/schedules/{name}:pause", responses=answers(404, 409, 422))

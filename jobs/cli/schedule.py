@@ -86,7 +86,7 @@ def add(
         put(data, key, value_of(value))
     asked = parse_schedule(data)
     maker = manage.Maker(user_name(), manage.tenant_of(asked, ""))
-    version = manage.add(asked, maker, _store(settings), settings, replace)
+    version = manage.add(asked, maker, _store(settings), settings, state.now(), replace)
     state.schedules.note()
     if as_json:
         _print(ScheduleView.of(version, state.now()))
@@ -140,7 +140,9 @@ def show(name: str, tenant: str, as_json: bool) -> None:
 
 def _change(name: str, tenant: str, standing: Standing) -> ScheduleVersion:
     settings = quiet_settings()
-    version = manage.change_standing(Key(tenant, name), standing, manage.Maker(user_name(), tenant), _store(settings))
+    version = manage.change_standing(
+        Key(tenant, name), standing, manage.Maker(user_name(), tenant), _store(settings), _now(settings)
+    )
     if settings.redis_url is not None:
         State(settings).schedules.note()
     return version

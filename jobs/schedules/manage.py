@@ -57,14 +57,16 @@ def tenant_of(schedule: Schedule, otherwise: str) -> str:
     return tenant if isinstance(tenant, str) else otherwise
 
 
-def add(schedule: Schedule, maker: Maker, store: ScheduleStore, settings: Settings, replace: bool) -> ScheduleVersion:
+def add(
+    schedule: Schedule, maker: Maker, store: ScheduleStore, settings: Settings, now: datetime, replace: bool
+) -> ScheduleVersion:
     """Return the schedule, written; one that is there already with the same content stays as it is.
 
-    One that changes keeps its standing. Due times count from now on, but for a change that leaves its times as they
+    One that changes keeps its standing. Due times count from `now` on, the deployment's time, but for a change that leaves its times as they
     are. Raise SpecError if the schedule can't be accepted, ScheduleConflict if another one has the name and isn't to be
     replaced.
     """
-    key, now = Key(maker.tenant, schedule.name), datetime.now(UTC)
+    key = Key(maker.tenant, schedule.name)
     there = store.current(key)
     lives = there is not None and not there.standing.is_removed
     if there is not None and lives:
@@ -121,7 +123,7 @@ def _check_outputs(specs: list[JobSpec]) -> None:
         )
 
 
-def change_standing(key: Key, standing: Standing, maker: Maker, store: ScheduleStore) -> ScheduleVersion:
+def change_standing(key: Key, standing: Standing, maker: Maker, store: ScheduleStore, now: datetime) -> ScheduleVersion:
     """Pause, resume or remove a schedule. Runs that are under way go on. One that stands so stays as it is.
 
     Times that pass while it is paused count as neither missed nor due. Raise NotFound if there is no such schedule.
@@ -129,7 +131,6 @@ def change_standing(key: Key, standing: Standing, maker: Maker, store: ScheduleS
     there = find(store, key)
     if there.standing is standing:
         return there
-    now = datetime.now(UTC)
     kept = {"rights": there.rights, "standing": standing}
     return _written(_version(there, there.schedule, maker, now).model_copy(update=kept), store)
 

@@ -12,7 +12,7 @@ from jobs.settings import Settings
 from jobs.storage.schedule_store import Key, ScheduleStore
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
-from schemas.schedule import Rights, Schedule, ScheduleVersion, parse_schedule
+from schemas.schedule import Rights, Schedule, ScheduleVersion, Standing, parse_schedule
 from tests.integration.harness import House, write_reviews
 
 #: 02:30 in Berlin, and noon before.
@@ -60,15 +60,17 @@ class Stage(House):
         return parse_schedule(base | changes)
 
     def add(self, name: str = "nightly", rights: Rights | None = None, tenant: str = "", **changes: Any) -> Key:
-        """Add a schedule whose due times count from the test's clock on."""
-        maker = manage.Maker("tester", tenant, rights)
-        version = manage.add(self.schedule(name, **changes), maker, self.store, self.settings, replace=False)
-        self.count_from(version, self.clock.now)
+        """Add a schedule, by the test's clock."""
+        self.put(self.schedule(name, **changes), manage.Maker("tester", tenant, rights))
         return Key(tenant, name)
 
-    def count_from(self, version: ScheduleVersion, since: datetime) -> None:
-        changed = {"number": version.number + 1, "counts_from": since, "made_at": since}
-        self.store.add_version(version.model_copy(update=changed))
+    def put(self, schedule: Schedule, maker: manage.Maker, replace: bool = False) -> ScheduleVersion:
+        version = manage.add(schedule, maker, self.store, self.settings, self.clock.now, replace)
+        self.state.schedules.note()
+        return version
+
+    def stand(self, key: Key, standing: Standing) -> None:
+        manage.change_standing(key, standing, manage.Maker("tester", key.tenant), self.store, self.clock.now)
         self.state.schedules.note()
 
     def version(self, key: Key) -> ScheduleVersion:

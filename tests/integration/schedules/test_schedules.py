@@ -45,17 +45,21 @@ def test_two_that_decide_at_once_agree(stage: Stage, monkeypatch: pytest.MonkeyP
     """One is frozen between its look and its decision, while another decides otherwise."""
     key = stage.add(overlap="skip")
     stage.input("2026-11-20")
-    prepare = stage.one._runs.prepare
+    runs = type(stage.one._runs)
+    prepare = runs.prepare
 
-    def frozen(*args: Any) -> Any:
-        found = prepare(*args)
-        stage.at(NIGHT + SECOND, stage.other)
+    def frozen(self: Any, *args: Any) -> Any:
+        found = prepare(self, *args)
+        if self.name == "one":
+            stage.at(NIGHT + SECOND, stage.other)
         return found
 
-    monkeypatch.setattr(type(stage.one._runs), "prepare", lambda self, *args: (monkeypatch.undo(), frozen(*args))[1])
-    stage.at(NIGHT)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "prepare", frozen)
+        stage.at(NIGHT)
     [job] = stage.catalog.ids()
-    assert stage.history(key)["11-20"].jobs == (job,)
+    run = stage.history(key)["11-20"]
+    assert (run.jobs, run.record and run.record.decided_by) == ((job,), "other")
 
 
 @pytest.mark.parametrize("died_at", ["before the job", "before its file", "before Redis"])
@@ -71,9 +75,10 @@ def test_a_run_goes_on_where_its_supervisor_died(stage: Stage, monkeypatch: pyte
         "before its file": "jobs.storage.job_folder.JobFolder.write_job",
         "before Redis": "jobs.schedules.runs.enqueue",
     }[died_at]
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(step, die)
-        stage.at(NIGHT)
+        with pytest.raises(SystemExit):
+            stage.at(NIGHT)
     stage.at(NIGHT + SECOND, stage.other)
     run = stage.history(key)["11-20"]
     assert stage.state.jobs.status(run.jobs[0]) == "planning"
@@ -263,28 +268,25 @@ def test_a_schedule_is_refused_with_what_is_wrong_with_it(stage: Stage) -> None:
 def test_a_schedule_changes_by_versions(stage: Stage) -> None:
     key = stage.add()
     maker = manage.Maker("tester")
-    same = stage.schedule()
-    assert manage.add(same, maker, stage.store, stage.settings, replace=False).number == 2
+    assert stage.put(stage.schedule(), maker).number == 1, "the same is no change"
     with pytest.raises(ScheduleConflict):
-        manage.add(stage.schedule(overlap="queue"), maker, stage.store, stage.settings, replace=False)
-    changed = manage.add(stage.schedule(overlap="queue"), maker, stage.store, stage.settings, replace=True)
-    assert (changed.number, changed.counts_from) == (3, NOON), "a night that was missed is still caught up"
-    manage.change_standing(key, Standing.PAUSED, maker, stage.store)
-    stage.state.schedules.note()
+        stage.put(stage.schedule(overlap="queue"), maker)
+    stage.clock.now = NOON + SECOND
+    changed = stage.put(stage.schedule(overlap="queue"), maker, replace=True)
+    assert (changed.number, changed.counts_from) == (2, NOON), "a night that was missed is still caught up"
+    stage.stand(key, Standing.PAUSED)
     stage.input("2026-11-20")
     stage.at(NIGHT)
     assert stage.outcomes(key) == {}, "nothing is due while it is paused"
-    resumed = manage.change_standing(key, Standing.ACTIVE, maker, stage.store)
-    stage.count_from(resumed, NIGHT + timedelta(hours=1))
+    stage.clock.now = NIGHT + timedelta(hours=1)
+    stage.stand(key, Standing.ACTIVE)
     stage.at(NIGHT + timedelta(hours=2))
     assert stage.outcomes(key) == {}, "nor missed"
-    manage.change_standing(key, Standing.REMOVED, maker, stage.store)
-    stage.state.schedules.note()
+    stage.stand(key, Standing.REMOVED)
     stage.at(NIGHT + 2 * DAY)
     assert stage.outcomes(key) == {}
     assert list(manage.all_of(stage.store, "")) == []
-    there = stage.store.version(key, 1)
-    assert there.schedule.overlap == "skip", "the first version is as it was"
+    assert stage.store.version(key, 1).schedule.overlap == "skip", "the first version is as it was"
 
 
 def test_a_run_by_hand_has_the_time_that_it_is_given(stage: Stage) -> None:
@@ -318,9 +320,10 @@ def test_nothing_is_decided_while_redis_is_away(stage: Stage, monkeypatch: pytes
     def away(*_: object) -> None:
         raise ServiceUnavailable("away")
 
-    with monkeypatch.context() as patch, pytest.raises(ServiceUnavailable):
+    with monkeypatch.context() as patch:
         patch.setattr(type(stage.state.locks), "take", away)
-        stage.at(NIGHT)
+        with pytest.raises(ServiceUnavailable):
+            stage.at(NIGHT)
     assert stage.outcomes(key) == {"11-20": "waiting"}
     stage.at(NIGHT + SECOND)
     assert stage.outcomes(key) == {"11-20": "running"}
@@ -330,9 +333,9 @@ def test_a_schedule_of_another_version_is_read_and_a_damaged_one_stops_no_other(
     key, broken = stage.add("nightly"), stage.add("broken")
     stage.input("2026-11-20")
     catalog = Path(stage.settings.catalog_uri)
-    file = catalog / "schedules" / "@" / key.name / "v000002.json"
+    file = catalog / "schedules" / "@" / key.name / "v000001.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"a_later_field": 1}))
-    (catalog / "schedules" / "@" / broken.name / "v000002.json").write_text("{")
+    (catalog / "schedules" / "@" / broken.name / "v000001.json").write_text("{")
     stage.state.schedules.note()
     stage.at(NIGHT)
     assert stage.outcomes(key) == {"11-20": "running"}
