@@ -62,9 +62,9 @@ def add(
 ) -> ScheduleVersion:
     """Return the schedule, written; one that is there already with the same content stays as it is.
 
-    One that changes keeps its standing. Due times count from `now` on, the deployment's time, but for a change that leaves its times as they
-    are. Raise SpecError if the schedule can't be accepted, ScheduleConflict if another one has the name and isn't to be
-    replaced.
+    One that changes keeps its standing. Due times count from `now` on, by the deployment's clock; a change that leaves
+    the times as they are leaves what they count from, too. Raise SpecError if the schedule can't be accepted,
+    ScheduleConflict if another one has the name and isn't to be replaced.
     """
     key = Key(maker.tenant, schedule.name)
     there = store.current(key)

@@ -45,6 +45,7 @@ class Supervisors:
         self._stage = stage
         self._file = stage.folder / "clock"
         self.set(stage.clock.now)
+        self.frozen: set[str] = set()
         command = [sys.executable, "-m", "tests.integration.schedules.rounds"]
         self._processes: dict[str, subprocess.Popen[bytes]] = {
             name: stack.enter_context(
@@ -69,13 +70,16 @@ class Supervisors:
         self._processes[name].send_signal(number)
         if number is signal.SIGKILL:
             self._processes.pop(name).wait(30)
+        self.frozen = self.frozen | {name} if number is signal.SIGSTOP else self.frozen - {name}
 
     @contextmanager
     def all_frozen(self) -> Iterator[None]:
-        for name in self._processes:
+        """Freeze those that aren't already, for as long as the context lasts."""
+        awake = [name for name in self._processes if name not in self.frozen]
+        for name in awake:
             self.tell(name, signal.SIGSTOP)
         yield
-        for name in self._processes:
+        for name in awake:
             self.tell(name, signal.SIGCONT)
 
     def free_lock(self) -> None:
@@ -109,7 +113,8 @@ def test_each_due_time_of_a_fortnight_is_fired_once(
             if number == MISSED:
                 with supervisors.all_frozen():
                     supervisors.set(time + DAY / 2)
-                continue  # the next night catches up
+                _finish(stage, key, due[: number + 1])
+                continue
             supervisors.set(time)
             if number == KILLED:
                 supervisors.tell(owner, signal.SIGKILL)
@@ -172,7 +177,7 @@ def _finish(stage: Stage, key: Key, due: list[datetime]) -> None:
         found: dict[str, Any] = stage.history(key)
         return len(found) == len(due) and {run.status for run in found.values()} == {"succeeded"}
 
-    wait_for(f"{len(due)} nights have succeeded", all_ended, timeout_s=120)
+    wait_for(f"{len(due)} nights have succeeded", all_ended, timeout_s=60)
 
 
 def _is_entered(stage: Stage, job: str) -> bool:
