@@ -72,10 +72,6 @@ def add(
     if there is not None and lives:
         if there.schedule == schedule and there.rights == maker.rights:
             return there
-        if not replace:
-            raise ScheduleConflict(
-                f"there is a schedule {schedule.name!r} with other content; replace it, or name another"
-            )
     if there is None and sum(1 for _ in store.newest(maker.tenant)) >= MAX_NAMES:
         raise SpecError.of("name", f"{MAX_NAMES:,} names of schedules were used; use one of a removed schedule again")
     made = _version(there, schedule, maker, now)
@@ -84,6 +80,8 @@ def add(
         kept = {"standing": there.standing} | ({"counts_from": there.counts_from} if same_times else {})
         made = made.model_copy(update=kept)
     check(made, store.storage, settings)
+    if lives and not replace:
+        raise ScheduleConflict(f"there is a schedule {schedule.name!r} with other content; replace it, or name another")
     return _written(made, store)
 
 
