@@ -5,6 +5,8 @@ from typing import Any
 
 from jobs.schedules.due_times import zone_of
 from jobs.settings import Settings
+from jobs.storage.base import is_path
+from jobs.submission.resolve_model import model_kind
 from jobs.submission.rights import check_reach, narrowed_to
 from jobs.submission.validate import check_paths, with_full_uris
 from schemas.errors import Problem, SpecError
@@ -23,6 +25,7 @@ def expand(version: ScheduleVersion, due: datetime, run: str, settings: Settings
     try:
         spec = parse_spec(_filled(version, due, run))
         check_paths(spec, narrowed)
+        _check_absolute(spec)
         spec = with_full_uris(spec)
         check_reach(spec, narrowed)
     except SpecError as error:
@@ -54,6 +57,15 @@ def _filled(version: ScheduleVersion, due: datetime, run: str) -> dict[str, Any]
         tenant = {"tenant": version.tenant} if version.tenant else {}
         spec["labels"] = own | tenant | {"schedule": schedule.name, "due": filling.date.isoformat()}
     return spec
+
+
+def _check_absolute(spec: JobSpec) -> None:
+    """Raise SpecError for a local path that means another place in each process."""
+    places = [("input.uri", uri) for uri in spec.input.uris] + [("output.uri", spec.output.uri)]
+    places += [("model", spec.model)] if model_kind(spec.model) == "local" else []
+    for field, uri in places:
+        if is_path(uri) and not uri.removeprefix("file://").startswith("/"):
+            raise SpecError.of(field, f"{uri!r} is relative, and workers run in other folders; write the path in full")
 
 
 def _put(value: Any, filling: Filling, field: str) -> Any:

@@ -68,19 +68,18 @@ def add(
     """
     key = Key(maker.tenant, schedule.name)
     there = store.current(key)
-    lives = there is not None and not there.standing.is_removed
-    if there is not None and lives:
-        if there.schedule == schedule and there.rights == maker.rights:
-            return there
+    living = None if there is None or there.standing.is_removed else there
+    if living is not None and (living.schedule, living.rights) == (schedule, maker.rights):
+        return living
     if there is None and sum(1 for _ in store.newest(maker.tenant)) >= MAX_NAMES:
         raise SpecError.of("name", f"{MAX_NAMES:,} names of schedules were used; use one of a removed schedule again")
     made = _version(there, schedule, maker, now)
-    if there is not None and lives:
-        same_times = (there.schedule.cron, there.schedule.time_zone) == (schedule.cron, schedule.time_zone)
-        kept = {"standing": there.standing} | ({"counts_from": there.counts_from} if same_times else {})
+    if living is not None:
+        same_times = (living.schedule.cron, living.schedule.time_zone) == (schedule.cron, schedule.time_zone)
+        kept = {"standing": living.standing} | ({"counts_from": living.counts_from} if same_times else {})
         made = made.model_copy(update=kept)
     check(made, store.storage, settings)
-    if lives and not replace:
+    if living is not None and not replace:
         raise ScheduleConflict(f"there is a schedule {schedule.name!r} with other content; replace it, or name another")
     return _written(made, store)
 

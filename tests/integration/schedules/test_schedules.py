@@ -256,6 +256,7 @@ def test_a_schedule_is_refused_with_what_is_wrong_with_it(stage: Stage) -> None:
         ({"spec": {"task": "text-classifcation"}}, r"spec\.task: .*text-classification"),
         ({"spec": {"model": f"{stage.folder}/none"}}, r"spec\.model: "),
         ({"spec": {"input": "s3://raw/"}}, r"spec\.input: .*write \{uri"),
+        ({"spec": {"output": {"uri": "out/{date}/"}}}, r"spec\.output\.uri: .*relative"),
         ({"jitter_s": 86400}, "jitter_s: "),
         ({"notify": "https://example.com/"}, "notify: .*NIGHTSHIFT_NOTIFY_SECRET"),
     ]
