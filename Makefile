@@ -53,7 +53,7 @@ endef
 SEEDS ?= 1 2 3
 SCENES := tests/acceptance/test_sharing.py tests/integration/state tests/integration/control tests/integration/execution \
   tests/integration/models tests/integration/supervisor tests/integration/webhooks tests/integration/submission \
-  tests/integration/storage tests/unit/storage tests/unit/io
+  tests/integration/schedules tests/integration/storage tests/unit/storage tests/unit/io
 faults: install
 	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest tests/faults $(SCENES) -m "slow or not slow" --timeout 1800
 

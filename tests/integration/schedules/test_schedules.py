@@ -9,10 +9,13 @@ import pytest
 
 from jobs.schedules import manage
 from jobs.schedules.manage import ScheduleConflict
+from jobs.settings import Settings
 from jobs.storage.schedule_store import notice_id
 from schemas.errors import ServiceUnavailable, SpecError, TooManyRequests
 from schemas.schedule import Rights, Standing
 from tests.integration.schedules.stage import DAY, NIGHT, NOON, Stage
+from tests.integration.webhooks.test_delivery import SECRET, Receiver, checked
+from tests.servers import s3_client, wait_for
 
 SECOND = timedelta(seconds=1)
 
@@ -203,6 +206,49 @@ def test_a_failed_run_is_retried_as_often_as_the_schedule_says_and_told(
     again.state._redis.flushall()
     again.at(NIGHT + 3 * SECOND, again.other)
     assert again.state.webhooks.waiting() == 0
+
+
+def test_a_refused_run_is_told_by_a_signed_webhook(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("NOTIFY_SECRET", SECRET), ("NOTIFY_NETWORKS", '["127.0.0.0/8"]')):
+        monkeypatch.setenv(f"NIGHTSHIFT_{name}", value)
+    again = Stage(type(stage.settings).read(), stage.model, stage.folder)
+    rights = Rights(inputs=("*",), outputs=("*",), **RIGHTS)
+    with Receiver(503, 204) as receiver:
+        key = again.add(notify=receiver.url, tenant="search", rights=rights)
+        again.at(NIGHT)  # nothing is there
+        [(id, uri)] = again.state.webhooks.take_due(60)
+        for _ in range(2):
+            again.control.notify_job(id, uri)
+            wait_for("the webhook was tried", lambda: receiver.taken)
+            again.state.webhooks.again(id, 0)
+        wait_for("it is settled", lambda: (again.control.notify_job(id, uri), again.catalog.is_marked(id))[1])
+    said = checked(receiver.taken[-1])
+    [run] = again.history(key).values()
+    assert {"event": "run.ended", "schedule": "nightly", "status": "refused", "job": None}.items() <= said.items()
+    assert (said["run"], said["error"]["message"]) == (run.run, run.why)
+    assert {headers["webhook-id"] for _, headers, _ in receiver.taken} == {id}
+
+
+def test_a_night_with_everything_in_s3(
+    settings: Settings, classifier: Path, tmp_path: Path, s3: str, s3_endpoint: str
+) -> None:
+    stage = Stage(settings.model_copy(update={"catalog": f"{s3}/catalog/"}), classifier, tmp_path)
+    uris = {
+        "input": {"uri": f"{s3}/in/{{date}}/", "columns": {"text": "review"}},
+        "output": {"uri": f"{s3}/out/{{name}}/{{date}}/"},
+    }
+    key = stage.add(spec=uris)
+    stage.input("2026-11-20")
+    client, bucket = s3_client(s3_endpoint), s3.removeprefix("s3://")
+    client.upload_file(str(tmp_path / "in/2026-11-20/a.parquet"), bucket, "in/2026-11-20/a.parquet")
+    client.put_object(Bucket=bucket, Key="in/2026-11-21/_SUCCESS", Body=b"")
+    stage.at(NIGHT)
+    stage.at(NIGHT, stage.other)
+    stage.work(stage.job(stage.history(key)["11-20"]))
+    stage.at(NIGHT + DAY, stage.other)
+    stage.at(NIGHT + 2 * DAY, stage.supervisor("third"))
+    assert stage.outcomes(key) == {"11-20": "succeeded", "11-21": "empty", "11-22": "refused"}
+    assert len(list(stage.catalog.ids())) == 1
 
 
 RIGHTS: dict[str, Any] = {"token": "t1", "allow_files": True, "max_running_jobs": 1}
