@@ -56,7 +56,7 @@ SCENES := tests/acceptance/test_sharing.py tests/acceptance/test_recovery.py tes
   tests/acceptance/test_killers.py tests/acceptance/test_outside_task.py \
   tests/integration/state tests/integration/control tests/integration/execution tests/integration/models \
   tests/integration/supervisor tests/integration/webhooks tests/integration/submission tests/integration/storage \
-  tests/unit/storage tests/unit/io
+  tests/integration/schedules   tests/unit/storage tests/unit/io
 faults: install
 	HF_HUB_OFFLINE=1 FAULT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest $(TESTS) tests/faults $(SCENES) -m "slow or not slow" --timeout 1800
 

@@ -30,6 +30,7 @@ import httpx2
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from jobs.client_schedules import Schedules
 from schemas import __version__
 from schemas.errors import Forbidden, NightshiftError, NotFound, Problem, ServiceUnavailable, SpecError, Unauthenticated
 from schemas.job import JobSpec
@@ -111,6 +112,11 @@ class Client:
             headers["Authorization"] = f"Bearer {token}"
         self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
         self._tries = tries
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules: add, look at, pause, resume, run, remove."""
+        return Schedules(self._json)
 
     def __enter__(self) -> "Client":
         return self

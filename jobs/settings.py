@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     )
     max_shards: int = Field(1_000_000, ge=1, description="Largest plan of a job, in shards.")
     rebuild: bool = Field(True, description="Whether a worker that finds a new Redis enters the catalog's jobs.")
+    schedules: bool = Field(True, description="Whether a worker fires the schedules of the catalog.")
     max_transient: int = Field(12, ge=1, description="How often a shard is retried for a fault that should pass.")
     keep_state_s: int = Field(7 * 86400, ge=60, description="Seconds that Redis remembers an ended job.")
 

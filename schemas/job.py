@@ -156,7 +156,7 @@ class JobSpec(Strict):
         try:
             params = task.params.model_validate(self.params, extra="allow" if info.context == STORED else None)
         except ValidationError as error:
-            raise SpecError(_problems(error, task.params, prefix=("params",))) from None
+            raise SpecError(spec_problems(error, task.params, prefix=("params",))) from None
         settled = params.model_dump(mode="json") | (params.model_extra or {})
         for name, value in {"task": task.id, "params": settled}.items():
             object.__setattr__(self, name, value)
@@ -213,8 +213,18 @@ class Parent(Strict):
     output: str
 
 
+class RunOf(Strict):
+    """The run that a job is of: the schedule's name, the due time, and the run's name. The tenant is the job's."""
+
+    schedule: str
+    due: datetime
+    run: str
+
+
 class AcceptedJob(Strict):
     """`_job.json`: the accepted spec, with everything in it resolved. `parent` is the job that this one retries.
+
+    `run` is the run of a schedule that the job is of, or that it retries.
 
     `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
     settings alone decide what may be read. `max_priority` is the submitter's: above NORMAL_PRIORITY, a job goes before
@@ -233,10 +243,11 @@ class AcceptedJob(Strict):
     allowed_inputs: tuple[str, ...] | None = None
     max_priority: int | None = None
     layout: Layout = Layout.FLAT
+    run: RunOf | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_usual(serialize(self), max_priority=None, layout=Layout.FLAT)
+        return without_usual(serialize(self), max_priority=None, layout=Layout.FLAT, run=None)
 
     def shown(self) -> "AcceptedJob":
         """Return the job with secrets in the URL of `notify` masked."""
@@ -280,7 +291,7 @@ def parse_spec(data: object) -> JobSpec:
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(_problems(error, JobSpec) + _params_problems(data)) from None
+        raise SpecError(spec_problems(error, JobSpec) + _params_problems(data)) from None
 
 
 def _params_problems(data: dict[str, Any]) -> list[Problem]:
@@ -292,7 +303,7 @@ def _params_problems(data: dict[str, Any]) -> list[Problem]:
     try:
         params.model_validate(data.get("params") or {})
     except ValidationError as error:
-        return _problems(error, params, prefix=("params",))
+        return spec_problems(error, params, prefix=("params",))
     return []
 
 
@@ -307,7 +318,7 @@ _UNION_BRANCHES = (
 )
 
 
-def _problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[Problem]:
+def spec_problems(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[Problem]:
     found: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path = [str(part) for part in item["loc"] if part not in _UNION_BRANCHES]

@@ -7,12 +7,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from jobs.api import events, jobs, listing, metrics, problems, results, submit, tasks, workers
+from jobs.api import events, jobs, listing, metrics, problems, results, schedules, submit, tasks, workers
 from jobs.api.access_log import AccessLog
 from jobs.api.problems import ProblemDocument
 from jobs.api.service import Service
 from schemas import __version__
 from schemas.job import JobSpec
+from schemas.schedule import Schedule
 from schemas.tasks import all_tasks
 
 _REF = "#/components/schemas/{model}"
@@ -42,7 +43,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     app.state.shutdown = asyncio.Event()
     problems.install(app)
-    for module in (submit, listing, results, events, jobs, tasks, workers, metrics):
+    for module in (submit, listing, results, events, jobs, schedules, tasks, workers, metrics):
         app.include_router(module.router)
     app.add_middleware(AccessLog, metrics=app.state.metrics)
     made = app.openapi
@@ -57,9 +58,9 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document with the job spec and the problems as components, and no other errors."""
+    """Return the document with what is sent and the problems as components, and no other errors."""
     components = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (JobSpec, ProblemDocument):
+    for model in (JobSpec, Schedule, ProblemDocument):
         schema = model.model_json_schema(ref_template=_REF)
         components |= schema.pop("$defs", {})
         components[model.__name__] = schema
@@ -71,8 +72,9 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-            if body.get("schema") == {"$ref": "JobSpec"}:
-                body["schema"] = {"$ref": "#/components/schemas/JobSpec"}
+            named = body.get("schema", {}).get("$ref")
+            if named in ("JobSpec", "Schedule"):
+                body["schema"] = {"$ref": _REF.format(model=named)}
             answers = operation["responses"]
             if "HTTPValidationError" in str(answers.get("422")) or "security" in operation:
                 answers["422"] = problems.answers(422)[422]

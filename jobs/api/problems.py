@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from jobs.logs import event
+from jobs.schedules.manage import ScheduleConflict
 from schemas.errors import (
     AccessDenied,
     Forbidden,
@@ -88,6 +89,7 @@ _STATUS: tuple[tuple[type[NightshiftError], int], ...] = (
     (NotAcceptable, 406),
     (NotFinished, 409),
     (Conflict, 409),
+    (ScheduleConflict, 409),
     (TooLarge, 413),
     (UnsupportedMedia, 415),
     (BadRequest, 400),

@@ -16,11 +16,13 @@ from jobs.api.responses import EndView, JobDetail, JobView, Readiness, Submitted
 from jobs.api.thread_pools import ThreadPools
 from jobs.broker import Broker
 from jobs.logs import event
+from jobs.schedules.runs import Runs
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage import Storage
 from jobs.storage.catalog import JOB_ID, Catalog
 from jobs.storage.job_folder import JobFolder
+from jobs.storage.schedule_store import ScheduleStore
 from jobs.submission.accept import Accepted, Submitter, enqueue
 from schemas.errors import (
     AccessDenied,
@@ -33,6 +35,7 @@ from schemas.errors import (
     Transient,
 )
 from schemas.job import AcceptedJob
+from schemas.schedule import Rights
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class Service:
         self._ends: LruCache[EndView] = LruCache(CACHED_JOBS)
         self.catalog = Catalog(settings.catalog_uri, storage)
         self.index = JobIndex(self.catalog)
+        self.schedules = ScheduleStore(settings.catalog_uri, storage)
         self.pools = ThreadPools()
         #: Event streams under way, by tenant. For the event loop alone.
         self.streams: Counter[str] = Counter()
@@ -122,6 +126,25 @@ class Service:
     def settings_for(self, who: Principal) -> Settings:
         """Return the settings, narrowed to what the principal may read and write."""
         return self.settings.narrowed(who.inputs, who.outputs)
+
+    def runs(self, who: str) -> Runs:
+        """Return what starts runs of schedules by hand, in somebody's name."""
+        now = lambda: self.ask(lambda state: state.now())  # noqa: E731
+        return Runs(self.settings, self._state, self.broker, self.catalog, self.schedules, who, now)
+
+    def rights_of(self, who: Principal) -> Rights | None:
+        """Return what the principal's token allows; None for the user of the machine itself."""
+        if not who.token_id:
+            return None
+        narrowed = self.settings_for(who)
+        return Rights(
+            token=who.token_id,
+            inputs=tuple(narrowed.allowed_inputs),
+            outputs=tuple(narrowed.allowed_outputs),
+            max_running_jobs=who.max_running_jobs,
+            max_priority=who.max_priority,
+            allow_files=narrowed.allow_files,
+        )
 
     def check_quota(self, who: Principal) -> None:
         """Raise TooManyRequests if the tenant has as many jobs under way as it may.

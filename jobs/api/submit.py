@@ -11,12 +11,10 @@ from jobs.api.request_body import Body
 from jobs.api.responses import PlanView, Submitted
 from jobs.api.thread_pools import in_pool
 from jobs.planning.planner import planned, shard_limits
-from jobs.settings import Settings
 from jobs.state import State
-from jobs.storage.base import normalized
 from jobs.submission.accept import Accepted, Found, new_job
-from jobs.submission.resolve_model import model_kind
-from jobs.submission.validate import Validated, check_locations, check_paths, validate, with_full_uris
+from jobs.submission.rights import check_reach, job_of_token
+from jobs.submission.validate import Validated, check_paths, validate, with_full_uris
 from schemas.errors import AccessDenied, Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 
@@ -57,18 +55,9 @@ def _new(asked: Asked, spec: JobSpec) -> AcceptedJob:
     service, who = asked.service, asked.who
     checked = _validated(asked, spec)
     service.check_quota(who)
-    if not who.token_id:
-        return new_job(checked.spec, checked.model, layout=service.settings.layout)
-    # `*` of a token is all that the settings allow, and local files only if these do.
-    allowed = service.settings_for(who).allowed_inputs
-    inputs = ("*" if service.settings.allow_files else "s3://",) if "*" in allowed else tuple(allowed)
-    return new_job(
-        checked.spec,
-        checked.model,
-        accepted_by=f"token {who.token_id}",
-        allowed_inputs=inputs,
-        max_priority=who.max_priority,
-        layout=service.settings.layout,
+    rights, layout = service.rights_of(who), service.settings.layout
+    return (
+        new_job(checked.spec, checked.model, layout=layout) if rights is None else job_of_token(checked, rights, layout)
     )
 
 
@@ -130,17 +119,8 @@ def _spec(asked: Asked, body: Any) -> JobSpec:
         raise SpecError.of("labels.tenant", f"the token is of tenant {tenant!r}; leave this label out")
     if tenant:
         labels.setdefault("tenant", tenant)
-    narrowed = asked.service.settings_for(asked.who)
-    check_locations(spec, narrowed)
-    _check_model(spec, narrowed)
+    check_reach(spec, asked.service.settings_for(asked.who))
     return spec.model_copy(update={"labels": labels})
-
-
-def _check_model(spec: JobSpec, settings: Settings) -> None:
-    """Raise SpecError if the principal may not read the model. The settings may allow models of their own."""
-    if model_kind(spec.model, settings.allow_files) == "hub" or "*" not in settings.allowed_models:
-        return
-    settings.check_allowed(normalized(spec.model, "model").rstrip("/") + "/", settings.allowed_inputs, "model")
 
 
 def _validated(asked: Asked, spec: JobSpec) -> Validated:

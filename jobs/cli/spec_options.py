@@ -56,22 +56,22 @@ def spec_from_options(
     sets: tuple[str, ...],
 ) -> JobSpec:
     """Return the spec of a file, overridden by the options. Raise SpecError with all that is wrong."""
-    data = _read(spec_file) if spec_file else {}
+    data = read_file(spec_file) if spec_file else {}
     named = {"task": task, "model": model, "revision": revision, "output.uri": output}
     given: dict[str, Any] = {path: value for path, value in named.items() if value is not None}
     if inputs:
         given["input.uri"] = inputs[0] if len(inputs) == 1 else list(inputs)
     if keep is not None:
         given["input.keep"] = [name.strip() for name in keep.split(",") if name.strip()]
-    given |= {f"input.columns.{name}": value for name, value in map(_pair, columns)}
-    given |= {f"params.{name}": _value(value) for name, value in map(_pair, params)}
-    given |= {name: _value(value) for name, value in map(_pair, sets)}
+    given |= {f"input.columns.{name}": value for name, value in map(pair, columns)}
+    given |= {f"params.{name}": value_of(value) for name, value in map(pair, params)}
+    given |= {name: value_of(value) for name, value in map(pair, sets)}
     for path, value in given.items():
-        _put(data, path, value)
+        put(data, path, value)
     return parse_spec(data)
 
 
-def _read(file: str) -> dict[str, Any]:
+def read_file(file: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(Path(file).read_text())
     except OSError as error:
@@ -83,14 +83,14 @@ def _read(file: str) -> dict[str, Any]:
     return data
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise click.UsageError(f"{text!r} is not of the form NAME=VALUE")
     return name.strip(), value
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """Read a value as YAML: 2 is a number, true a truth value, [a, b] a list."""
     try:
         return yaml.safe_load(text)
@@ -98,7 +98,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _put(data: dict[str, Any], path: str, value: Any) -> None:
+def put(data: dict[str, Any], path: str, value: Any) -> None:
     *folders, name = path.split(".")
     for folder in folders:
         if data.get(folder) is None:

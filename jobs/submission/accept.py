@@ -22,7 +22,7 @@ from jobs.storage.job_folder import JobFolder
 from jobs.submission.resolve_model import model_source
 from schemas import __version__
 from schemas.errors import Permanent, SpecError
-from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel
+from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel, RunOf
 from schemas.layout import Layout
 from schemas.manifest import Manifest
 
@@ -214,6 +214,7 @@ def new_job(
     allowed_inputs: tuple[str, ...] | None = None,
     max_priority: int | None = None,
     layout: Layout = Layout.DATA,
+    run: RunOf | None = None,
 ) -> AcceptedJob:
     """Return a new job of a validated spec. It is written nowhere yet."""
     return AcceptedJob(
@@ -222,12 +223,13 @@ def new_job(
         fingerprint=spec.fingerprint(),
         model=model,
         accepted_at=datetime.now(UTC),
-        accepted_by=_user() if accepted_by is None else accepted_by,
+        accepted_by=user_name() if accepted_by is None else accepted_by,
         version=__version__,
         parent=parent,
         allowed_inputs=allowed_inputs,
         max_priority=max_priority,
         layout=layout,
+        run=run,
     )
 
 
@@ -267,7 +269,7 @@ def enqueue(job: AcceptedJob, state: State, broker: Broker, is_new: bool = False
     return True
 
 
-def _user() -> str:
+def user_name() -> str:
     """Return the login name of this process's user; the number if there is no name, as in many containers."""
     try:
         return getpass.getuser()
@@ -284,3 +286,10 @@ def new_job_id() -> str:
     part = now.microsecond * len(_LETTERS) ** 2 // 1_000_000
     time = _LETTERS[part // len(_LETTERS)] + _LETTERS[part % len(_LETTERS)]
     return f"{now:%Y%m%d-%H%M%S}-{time}{''.join(secrets.choice(_LETTERS) for _ in range(4))}"
+
+
+def job_id_of(at: datetime, digest: bytes) -> str:
+    """Return an id like those of `new_job_id`, all of its letters from a digest: equal ones give the same id."""
+    number = int.from_bytes(digest[:8], "big")
+    letters = "".join(_LETTERS[number >> 5 * place & 31] for place in range(6))
+    return f"{at.astimezone(UTC):%Y%m%d-%H%M%S}-{letters}"

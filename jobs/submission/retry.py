@@ -34,7 +34,7 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
     if JobFolder.of(parent, storage).read_manifest() is None:
         raise NotFinished(f"job {parent.id} has not ended: its errors can be retried when it has")
     given = None if output is None else normalized(output, "output").rstrip("/") + "/"
-    for location in _beside(parent.output) if given is None else [given]:
+    for location in beside(parent.output) if given is None else [given]:
         place = parent.spec.output.model_copy(update={"uri": location})
         spec = parent.spec.model_copy(update={"output": place, "max_errors": None})
         check_locations(spec, settings)
@@ -61,6 +61,7 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
         allowed_inputs=parent.allowed_inputs,
         max_priority=parent.max_priority,
         layout=settings.layout,
+        run=parent.run,
     )
     there = submitter.write(job)
     if there.id == job.id:
@@ -78,6 +79,6 @@ def _is_retry_of(job: AcceptedJob, parent: AcceptedJob) -> bool:
     return job.parent is not None and job.parent.job == parent.id
 
 
-def _beside(output: str) -> Iterator[str]:
+def beside(output: str) -> Iterator[str]:
     """Yield the locations of retries beside a job's own."""
     return (f"{output.rstrip('/')}-retry-{number}/" for number in range(1, MAX_RETRIES + 1))

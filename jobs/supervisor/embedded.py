@@ -45,7 +45,8 @@ def embedded(
         with private_redis(binary, log) as server:
             given = {name: getattr(settings, name) for name in settings.model_fields_set}
             # The catalog's other jobs were run by commands of their own, and some may be still.
-            own = Settings.read(**{"control_processes": 1} | given | {"redis_url": server.url, "rebuild": False})
+            alone = {"redis_url": server.url, "rebuild": False, "schedules": False}
+            own = Settings.read(**{"control_processes": 1} | given | alone)
             with CeleryProcesses(own, groups, workers, log) as children:
                 children.keep()
                 with _supervised(own, children):

@@ -66,6 +66,9 @@ class Supervisor:
         if self._settings.rebuild:
             # Not waited for at the end: it may be reading a large catalog.
             threading.Thread(target=self._rebuild_when_new, name="rebuild", daemon=True).start()
+        if self._settings.schedules:
+            # Nor is this: it may be validating a run's spec. What it leaves half done, another supervisor goes on with.
+            threading.Thread(target=self._fire_schedules, name="schedules", daemon=True).start()
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)
@@ -116,6 +119,21 @@ class Supervisor:
                 event(_log, "sweep_failed", logging.WARNING, error=error.message)
             except Exception:  # noqa: BLE001 (the sweep is what everything else relies on: it goes on)
                 _log.exception("sweep_failed")
+            if self._stopping.wait(self._settings.sweep_s):
+                return
+
+    def _fire_schedules(self) -> None:
+        """Fire what is due at each sweep, in a thread of its own: a sweep waits for no store and no model hub."""
+        from jobs.schedules.scheduler import Scheduler  # not imported by an embedded run, which fires none
+
+        scheduler = Scheduler(self._settings, self._state, self._broker, self._name)
+        while True:
+            try:
+                scheduler.round()
+            except NightshiftError as error:
+                event(_log, "schedules_failed", logging.WARNING, error=error.message)
+            except Exception:  # noqa: BLE001 (to be tried again)
+                _log.exception("schedules_failed")
             if self._stopping.wait(self._settings.sweep_s):
                 return
 

@@ -8,22 +8,33 @@ import logging
 import secrets
 import threading
 import time
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage.catalog import Catalog
+from jobs.storage.schedule_store import Key, ScheduleStore
 from jobs.webhooks import policy, signing
 from jobs.webhooks.fair_queue import FairQueue
 from jobs.webhooks.ssrf_safe_post import post
 from schemas.errors import NightshiftError, Permanent, Transient
-from schemas.job import AcceptedJob
-from schemas.manifest import Manifest
 
 _log = logging.getLogger(__name__)
 #: Webhooks sent at once; of one tenant.
 _SENDERS, _OF_A_TENANT = 8, 4
+
+
+@dataclass(frozen=True)
+class _Notice:
+    """A webhook, by its id: that of the job, or the one that a run has for it. `output` is where what it tells of lies."""
+
+    id: str
+    output: str
+    url: str
+    tenant: str
+    body: bytes
 
 
 class Notifier:
@@ -33,6 +44,7 @@ class Notifier:
         self._settings = settings
         self._state = state
         self._catalog = catalog
+        self._schedules = ScheduleStore(catalog.uri, catalog.storage)
         self._asked: FairQueue[tuple[str, str]] = FairQueue(_OF_A_TENANT)
         self._in_hand: set[str] = set()
         self._lock = threading.Lock()
@@ -40,7 +52,8 @@ class Notifier:
 
     def submit(self, job: str, output: str) -> None:
         """Have a job's webhook sent soon, unless it is in hand already."""
-        tenant = self._state.jobs.tenant(job)
+        is_run = self._schedules.is_record(output)
+        tenant = self._schedules.tenant_of(output) if is_run else self._state.jobs.tenant(job)
         with self._lock:
             if job in self._in_hand:
                 return
@@ -76,32 +89,45 @@ class Notifier:
             if not is_alone:
                 return
             try:
-                accepted, manifest = self._ended_job(job)
+                notice = self._notice(job, output)
             except Permanent as error:
                 event(_log, "webhook_given_up", logging.ERROR, error=error.message)
                 self._settle(job, output)
                 return
-            if accepted.spec.notify is None or self._catalog.is_marked(job):
+            if notice is None or self._catalog.is_marked(job):
                 self._state.webhooks.settle(job)
                 return
             tries = self._state.webhooks.begin(job)
             if tries is not None:
-                self._try(accepted, manifest, tries)
+                self._try(notice, tries)
 
-    def _ended_job(self, id: str) -> tuple[AcceptedJob, Manifest]:
+    def _notice(self, id: str, output: str) -> "_Notice | None":
+        """Return what is to be sent; None if the job, or the schedule, wants no webhook."""
+        if self._schedules.is_record(output):
+            return self._run_notice(id, output)
         job = self._catalog.job(id)
         manifest = None if job is None else self._catalog.folder(job.output).read_manifest()
         if job is None or manifest is None:
             raise Permanent(f"there is no job {id} with a manifest", code="job_gone")
-        return job, manifest
+        notify = job.spec.notify
+        return None if notify is None else _Notice(id, output, str(notify), job.tenant, signing.body(job, manifest))
 
-    def _try(self, job: AcceptedJob, manifest: Manifest, tries: int) -> None:
-        host = (urlsplit(str(job.spec.notify)).hostname or "").lower()  # the rest of a URL may be a secret
+    def _run_notice(self, id: str, uri: str) -> "_Notice | None":
+        record = self._schedules.record_at(uri)
+        key = Key(record.tenant, record.schedule)
+        end = self._schedules.ended(key, record.run)
+        if end is None:
+            raise Permanent(f"the run at {uri} has not ended", code="run_open")
+        notify = self._schedules.version(key, record.number).schedule.notify
+        return None if notify is None else _Notice(id, uri, str(notify), key.tenant, signing.run_body(record, end))
+
+    def _try(self, notice: "_Notice", tries: int) -> None:
+        host = (urlsplit(notice.url).hostname or "").lower()  # the rest of a URL may be a secret
         wait: float | None = None
         try:
             if tries > self._settings.notify_tries:  # whatever ended the process each time
                 raise Permanent("its tries ended without an outcome")
-            status = self._send(job, manifest, host)
+            status = self._send(notice, host)
         except Permanent as error:
             why = error.message
         except NightshiftError as error:
@@ -109,31 +135,31 @@ class Notifier:
         else:
             if 200 <= status < 300:
                 event(_log, "webhook_delivered", host=host, status=status, tries=tries)
-                self._settle(job.id, job.output)
+                self._settle(notice.id, notice.output)
                 return
             redirect = "; redirects are not followed" if 300 <= status < 400 else ""
             why, wait = f"{host} answered {status}{redirect}", policy.next_try_s(tries, self._settings)
         if wait is None:
             event(_log, "webhook_given_up", logging.ERROR, host=host, tries=tries, error=why)
-            self._settle(job.id, job.output)
+            self._settle(notice.id, notice.output)
         else:
             event(_log, "webhook_failed", logging.WARNING, host=host, tries=tries, next_s=wait, error=why)
-            self._state.webhooks.again(job.id, wait)
+            self._state.webhooks.again(notice.id, wait)
 
-    def _send(self, job: AcceptedJob, manifest: Manifest, host: str) -> int:
+    def _send(self, notice: "_Notice", host: str) -> int:
         settings = self._settings
         if settings.notify_secret is None:
             raise Transient("NIGHTSHIFT_NOTIFY_SECRET, which signs webhooks, isn't set for the control process")
         policy.check_host(host, settings)
-        content = signing.body(job, manifest)
-        key = signing.signing_key(settings.notify_secret.get_secret_value(), job.tenant)
-        headers = signing.headers(job.id, content, key, time.time())
-        return post(str(job.spec.notify), content, headers, settings.notify_timeout_s, settings.notify_networks)
+        key = signing.signing_key(settings.notify_secret.get_secret_value(), notice.tenant)
+        headers = signing.headers(notice.id, notice.body, key, time.time())
+        return post(notice.url, notice.body, headers, settings.notify_timeout_s, settings.notify_networks)
 
     def _settle(self, job: str, output: str) -> None:
         """Mark the job, then settle in Redis: a webhook that only Redis knew to be settled would be sent again."""
         try:
-            self._catalog.mark_ended(job, self._catalog.folder(output))
+            folder = None if self._schedules.is_record(output) else self._catalog.folder(output)
+            self._catalog.mark_ended(job, folder)
         except NightshiftError as error:
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
         self._state.webhooks.settle(job)

@@ -8,12 +8,14 @@ import base64
 import hmac
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from standardwebhooks import Webhook
 
 from schemas import __version__
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
+from schemas.schedule import RunEnd, RunRecord
 
 
 def body(job: AcceptedJob, manifest: Manifest) -> bytes:
@@ -22,6 +24,13 @@ def body(job: AcceptedJob, manifest: Manifest) -> bytes:
     said |= {"output": job.output, "labels": job.spec.labels}
     said |= {"parts": len(manifest.parts), "lost": len(manifest.lost)}
     return json.dumps({"event": "job.ended"} | said).encode()
+
+
+def run_body(record: RunRecord, end: RunEnd) -> bytes:
+    """Return how a run of a schedule ended, as JSON. There may be no job of it."""
+    said = {"event": "run.ended", "schedule": record.schedule, "run": record.run, "due": record.due.isoformat()}
+    told: dict[str, Any] = said | end.model_dump(mode="json")
+    return json.dumps(told | {"job": end.jobs[-1] if end.jobs else None}).encode()
 
 
 def signing_key(secret: str, tenant: str) -> str:

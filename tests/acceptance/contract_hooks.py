@@ -20,6 +20,10 @@ _asked: Counter[tuple[str, str]] = Counter()
 
 #: What a made-up spec keeps beside what the real one says of them.
 _FREE = ("labels", "priority", "seed", "max_errors", "batch_size", "shard", "dtype")
+#: The schedule that requests for one name, and that made-up ones are made into; what those keep.
+SCHEDULE = "contract"
+_POLICIES = ("overlap", "catch_up", "catch_up_limit", "start_deadline_s", "retry_failed", "missing_input")
+_OF_A_SCHEDULE = {"name", "cron", "time_zone", "spec", "jitter_s", "notify", *_POLICIES}
 _ARROW = "application/vnd.apache.arrow.stream"
 
 
@@ -46,6 +50,12 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         elif path in ("/v1/jobs", "/v1/jobs:plan") and set(body) <= set(known["spec"]):
             kept = {name: body[name] for name in _FREE if name in body}
             case.body = known["spec"] | kept | {"output": {"uri": fresh}}
+    if path.startswith("/v1/schedules/{name}") and case.path_parameters and (_chosen.random() < 0.8 or first):
+        case.path_parameters["name"] = SCHEDULE
+    if path == "/v1/schedules" and isinstance(body, dict) and set(body) <= _OF_A_SCHEDULE:
+        output = {"uri": known["spec"]["output"]["uri"].rstrip("/") + "-{run}/"}
+        kept = {name: body[name] for name in _POLICIES if name in body}
+        case.body = kept | {"name": SCHEDULE, "cron": "15 3 * * *", "spec": known["spec"] | {"output": output}}
     # Not where a header was left out on purpose: schemathesis takes a change of headers for its return.
     is_right = case.meta is not None and case.meta.generation.mode.is_positive
     if path.endswith("/results") and is_right and _chosen.random() < 0.25:

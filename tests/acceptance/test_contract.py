@@ -23,6 +23,7 @@ LEFT_OUT = "positive_data_acceptance"
 #: What must have been answered with success at least once, for a job that is there.
 REACHED = {"POST /v1/jobs", "POST /v1/jobs:plan", "GET /v1/jobs/ID"}
 REACHED |= {f"GET /v1/jobs/ID/{part}" for part in ("events", "shards", "errors", "results", "manifest")}
+REACHED |= {"POST /v1/schedules", "GET /v1/schedules", "GET /v1/schedules/contract/next"}
 REACHED |= {f"POST /v1/jobs/ID:{action}" for action in ("cancel", "pause", "continue", "resume", "retry")}
 
 
