@@ -11,7 +11,8 @@ class ShardReport(BaseModel):
     """The report of one attempt at one shard.
 
     `seconds` are by stage: `wall` is the whole attempt, `load` the model's load (0 if it was loaded already),
-    `infer` the time in the model. `errors` counts error rows by code. `fingerprint` is of spec and slices.
+    `infer` the time in the model. `errors` counts error rows by code, `reused` the rows whose answers were copied.
+    `fingerprint` is of spec and slices.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,6 +31,7 @@ class ShardReport(BaseModel):
     device: str
     dtype: str
     versions: dict[str, str]
+    reused: int = 0
 
     @property
     def error_rows(self) -> int:

@@ -14,6 +14,7 @@ from jobs.storage import ObjectInfo
 from jobs.storage.job_folder import JobFolder
 from schemas import __version__
 from schemas.errors import Damaged, NotFound, Permanent, Transient
+from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob
 from schemas.layout import PLAN, part_name
 from schemas.manifest import ErrorInfo, JobStatus, LostShard, Manifest, Part
@@ -32,6 +33,7 @@ class _Parts:
     errors: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     versions: dict[str, set[str]] = field(default_factory=dict)
+    reused: int = 0
 
     def add(self, info: ObjectInfo, report: ShardReport) -> None:
         self.found[report.shard] = Part(
@@ -43,6 +45,7 @@ class _Parts:
             error_rows=report.error_rows,
         )
         self.errors.update(report.errors)
+        self.reused += report.reused
         self.seconds.update(report.seconds)
         for name, version in report.versions.items():
             self.versions.setdefault(name, set()).add(version)
@@ -70,11 +73,11 @@ def build_manifest(
             raise Transient(f"{len(gone)} parts aren't found: {gone[min(gone)].message}")
         error = error or _gone_error(gone, folder)
     lost = {number: why for number, why in (failed | gone).items() if number not in parts.found}
-    skipped, listed, plan_error = _of_plan(folder, lost, progress)
+    said = _of_plan(folder, lost, progress)
     return Manifest(
         job=job.id,
         status=_final_status(progress, len(parts.found)),
-        error=error or plan_error,
+        error=error or said.error,
         task=job.spec.task,
         prediction_version=job.spec.task_schema.version,
         model=job.model,
@@ -84,13 +87,15 @@ def build_manifest(
         rows=sum(part.rows for part in parts.found.values()),
         error_rows=sum(parts.errors.values()),
         errors=dict(parts.errors),
-        skipped=skipped,
+        skipped=said.skipped,
         parts=[parts.found[shard] for shard in sorted(parts.found)],
-        lost=listed,
+        lost=said.lost,
         seconds={name: round(value, 3) for name, value in parts.seconds.items()},
         versions={name: sorted(found) for name, found in parts.versions.items()},
         parent=job.parent,
         version=__version__,
+        series=said.series,
+        reused=parts.reused,
     )
 
 
@@ -135,16 +140,23 @@ def _gone_error(gone: dict[int, ErrorInfo], folder: JobFolder) -> ErrorInfo:
     )
 
 
-def _of_plan(
-    folder: JobFolder, lost: dict[int, ErrorInfo], progress: Progress
-) -> tuple[dict[str, int], list[LostShard], ErrorInfo | None]:
-    """Return what the plan skipped, and the lost shards with their rows. A plan that can't be read knows of neither.
+@dataclass(frozen=True)
+class _OfPlan:
+    """What the plan skipped, the lost shards with their rows, and the job's place in its series.
 
-    Then return an error too, if shards were lost.
+    A plan that can't be read knows of none of these. Then there is an error, if shards were lost.
     """
+
+    skipped: dict[str, int]
+    lost: list[LostShard]
+    series: SeriesRun | None = None
+    error: ErrorInfo | None = None
+
+
+def _of_plan(folder: JobFolder, lost: dict[int, ErrorInfo], progress: Progress) -> _OfPlan:
     try:
         plan = folder.plan()
-        return plan.skipped(), lost_shards(lost, plan), None
+        return _OfPlan(plan.skipped(), lost_shards(lost, plan), plan.series())
     except (NotFound, Damaged) as error:
         if progress.shards:  # else the job ended before it had a plan
             event(_log, "plan_unreadable", logging.WARNING, error=error.message)
@@ -153,4 +165,4 @@ def _of_plan(
             message=f"{error.message}: the rows of the lost shards can't be named. If {folder.uri(PLAN)} is there, "
             f"move it away; nightshift retry {folder.output} then runs the whole input again",
         )
-        return {}, lost_shards(lost, None), why if lost else None
+        return _OfPlan({}, lost_shards(lost, None), error=why if lost else None)

@@ -7,6 +7,7 @@ from functools import partial
 
 from jobs.control.build_manifest import build_manifest
 from jobs.control.patience import Patience, code_of, message_of
+from jobs.control.series_run import record_run
 from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import Progress, State
@@ -53,6 +54,8 @@ class Finisher:
             try:
                 folder = self._catalog.folder(output)
                 manifest = folder.read_manifest() or self._write_manifest(progress, folder)
+                if manifest is not None:
+                    self._record(job, manifest)
             except ServiceUnavailable:
                 raise
             except Transient as error:  # the sweep asks for the end again
@@ -85,6 +88,20 @@ class Finisher:
         give_up = partial(self._is_over, progress.job, "parts", _LOOKS)
         made = build_manifest(job, progress, failed, folder, give_up)
         return None if self._due(progress.job) is None else folder.write_manifest(made, self._name)
+
+    def _record(self, job: str, manifest: Manifest) -> None:
+        """Record in the job's series, if it has one, what it annotated. Raise Transient if a store is away for now.
+
+        What can't be recorded is recorded when the next run of the series is planned.
+        """
+        try:
+            accepted = self._catalog.job(job)
+            if accepted is not None:
+                record_run(accepted, manifest, self._catalog)
+        except NightshiftError as error:
+            if isinstance(error, Transient) and not self._is_over(job, "series", self._settings.max_transient):
+                raise
+            event(_log, "series_not_recorded", logging.WARNING, error=error.message)
 
     def _is_over(self, job: str, what: str, most: int) -> bool:
         return self._patience.tries(job, what, most) is not None
