@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from schemas.errors import Interrupted, Permanent, RecordError, Transient
-from schemas.heartbeat import READ
+from schemas.heartbeat import FETCH, READ
 from schemas.plan import Shard
 from schemas.report import ShardReport
 from workers.engine.batcher import Batcher
@@ -30,6 +30,7 @@ from workers.engine.poison_rows import Careful, spans
 from workers.engine.prefetch import ahead, behind
 from workers.engine.record_identity import record_key, record_seed, seeded
 from workers.handler import Handler, Piece, Prediction
+from workers.io.answers import KnownAnswers, Reuse
 from workers.io.block import ONCE, Block, Reader, Reading
 from workers.io.part_writer import PartWriter
 from workers.models.budget import Budget
@@ -47,7 +48,7 @@ HOPELESS = 16
 
 @dataclass
 class Working:
-    """A block in progress. `first[i]` is the row whose answer row i shares.
+    """A block in progress. `first[i]` is the row whose answer row i shares; `copied` are rows answered before the job.
 
     For each record whose pieces are not all computed yet, `found` has the computed ones with their outputs.
     """
@@ -56,6 +57,7 @@ class Working:
     first: list[int]
     keys: dict[int, bytes]
     answers: dict[int, Prediction | RecordError]
+    copied: set[int]
     found: defaultdict[int, list[tuple[Piece, Any]]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -77,10 +79,19 @@ class Timer:
 
 
 class ShardRun:
-    """One attempt's work on one shard. `each` is called before each batch with the rows done, and may interrupt."""
+    """One attempt's work on one shard. `each` is called before each batch with the rows done, and may interrupt.
+
+    With `reuse`, answers to equal records of earlier shards are copied. It has no effect if equal records may have
+    different answers.
+    """
 
     def __init__(
-        self, handler: Handler[Any], budget: Budget, each: Callable[[int], None], watch: Watch | None = None
+        self,
+        handler: Handler[Any],
+        budget: Budget,
+        each: Callable[[int], None],
+        watch: Watch | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self._handler = handler
         self._budget = budget
@@ -90,6 +101,8 @@ class ShardRun:
         self._unexpected: list[RecordError] = []
         self._answered = False
         self._known: dict[bytes, Prediction] = {}
+        self._reuse = reuse if handler.deterministic else None
+        self._reused = 0
         self._watch = watch or Watch()
         self._timer = Timer(self._watch)
         self._batcher: Batcher[Any] = Batcher(
@@ -189,7 +202,7 @@ class ShardRun:
 
     def _prepare(self, block: Block) -> tuple[Working, list[tuple[int, Iterable[Piece]]]]:
         """Return the block and its distinct records' pieces. A failure is narrowed down to the records at fault."""
-        working = Working(block, [], {}, {})
+        working = Working(block, [], {}, {}, set())
         seen: dict[bytes, int] = {}
         wanted: list[int] = []
         for index, record in enumerate(block.records):
@@ -210,6 +223,8 @@ class ShardRun:
             else:
                 working.first.append(index)
             wanted.append(index)
+        if self._reuse is not None:
+            wanted = self._copy(working, wanted, self._reuse.known)
         sources: list[tuple[int, Iterable[Piece]]] = []
         for index, pieces in zip(wanted, self._encode([block.records[i] for i in wanted]), strict=True):
             if isinstance(pieces, RecordError):
@@ -220,6 +235,16 @@ class ShardRun:
                 seed = record_seed(self._handler.spec.seed, block.source_uris[index], block.source_rows[index])
                 sources.append((index, seeded(pieces, seed)))
         return working, sources
+
+    def _copy(self, working: Working, wanted: list[int], known: KnownAnswers) -> list[int]:
+        """Answer the records of these rows that were answered before. Return the rows that are left."""
+        with self._watch.moving(FETCH):
+            found = known.find([working.keys[index] for index in wanted])
+        for index in wanted:
+            if working.keys[index] in found:
+                working.answers[index] = found[working.keys[index]]
+                working.copied.add(index)
+        return [index for index in wanted if index not in working.copied]
 
     def _encode(self, records: Sequence[Any]) -> list[Iterable[Piece] | RecordError]:
         if not records:
@@ -279,6 +304,7 @@ class ShardRun:
         if not current.last:
             return None
         self._remember(working)
+        self._reused += sum(first in working.copied for first in working.first)
         return [working.answers[first] for first in working.first]
 
     def _write(self, writer: PartWriter, block: Block, answers: Sequence[Prediction | RecordError]) -> None:
@@ -296,11 +322,16 @@ class ShardRun:
 
     def _remember(self, working: Working) -> None:
         """Keep the answers for equal records of later blocks. The thread that prepares these blocks only reads them."""
+        new = {
+            working.keys[index]: answer
+            for index, answer in working.answers.items()
+            if index in working.keys and index not in working.copied and not isinstance(answer, RecordError)
+        }
+        if self._reuse is not None:
+            self._reuse.new.write({key: answer for key, answer in new.items() if key not in self._known})
         if len(self._known) > REMEMBERED:
             self._known.clear()
-        for index, answer in working.answers.items():
-            if index in working.keys and not isinstance(answer, RecordError):
-                self._known[working.keys[index]] = answer
+        self._known |= new
 
     def _finish(self, pieces: list[Piece], outputs: list[Any]) -> Prediction | RecordError:
         failed = next((output for output in outputs if isinstance(output, Exception)), None)
@@ -317,6 +348,7 @@ class ShardRun:
         tally = self._batcher.tally
         return ShardReport(
             rows=self._rows,
+            reused=self._reused,
             errors=dict(self._errors),
             batches=tally.batches,
             tokens=tally.cost,
