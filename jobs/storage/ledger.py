@@ -8,6 +8,7 @@ So a tenant never finds the answers of another.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,15 +16,22 @@ from functools import partial
 from typing import BinaryIO
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.logs import event
+from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.hashes import HASH
+from jobs.storage.hashes import HASH, Hashes, from_arrow
 from jobs.storage.parquet import open_parquet, translated
-from schemas.errors import AlreadyExists, Damaged
+from schemas.errors import AlreadyExists, Damaged, InputChanged, NotFound
 from schemas.job import AcceptedJob
 from schemas.layout import child
+
+_log = logging.getLogger(__name__)
+#: Files whose hashes are read at once.
+_READERS = 16
 
 
 def ledger_schema(prediction: pa.DataType) -> pa.Schema:
@@ -42,9 +50,20 @@ class Ledger:
     def __post_init__(self) -> None:
         object.__setattr__(self, "storage", self.storage.within([self.uri]))
 
-    def files(self) -> Iterator[ObjectInfo]:
-        """Yield the files, in the order of their jobs' ids: the oldest first."""
-        return (info for info in self.storage.list(self.uri) if info.uri.endswith(".parquet"))
+    def hashes(self) -> Iterator[tuple[ObjectInfo, Hashes]]:
+        """Yield the files, the latest jobs' first, each with the hashes of its records. Damaged files are left out."""
+        infos = sorted(self.storage.list(self.uri), key=lambda info: info.uri, reverse=True)
+        for info, found in zip(infos, parallel_map(self._hashes, infos, _READERS), strict=True):
+            if found is not None:
+                yield info, found
+
+    def _hashes(self, info: ObjectInfo) -> Hashes | None:
+        try:
+            with self.opened(info) as file:
+                return np.array(from_arrow(file.read(columns=["record"])["record"].combine_chunks()))
+        except (Damaged, NotFound, InputChanged) as error:
+            event(_log, "ledger_file_left_out", logging.WARNING, error=error.message)
+            return None
 
     def add(self, job: str, shard: int, body: BinaryIO, owner: str) -> None:
         """Write what a shard computed. If another attempt at the shard did so before, its answers stand."""

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.logs import event
-from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo
-from jobs.storage.hashes import Hashes, HashIndex, from_arrow, from_bytes
+from jobs.storage.hashes import Hashes, HashIndex, from_bytes
 from jobs.storage.ledger import Ledger
 from schemas.errors import InputChanged, NotFound, Permanent
 from workers.handler import Prediction
@@ -32,8 +31,8 @@ ROW_GROUP = 1024
 KEPT_BYTES = 64 << 20
 #: A file of answers larger than this many bytes is on disk until it is committed.
 IN_MEMORY = 8 << 20
-#: Files whose hashes are read at once, and footers that are kept.
-_READERS, _FOOTERS = 16, 64
+#: Footers that are kept.
+_FOOTERS = 64
 
 
 class KnownAnswers:
@@ -47,15 +46,13 @@ class KnownAnswers:
         self._groups: OrderedDict[tuple[int, int], pa.Array] = OrderedDict()
         self._kept = 0
         found: list[Hashes] = []
-        latest = sorted(ledger.files(), key=lambda info: info.uri, reverse=True)
-        for info, some in zip(latest, parallel_map(self._hashes, latest, _READERS), strict=False):
+        for info, some in ledger.hashes():
             if self._starts[-1] + len(some) > MOST:
                 event(_log, "ledger_cut", logging.WARNING, ledger=ledger.uri, answers=self._starts[-1])
                 break
-            if len(some):
-                found.append(some)
-                self._files.append(info)
-                self._starts.append(self._starts[-1] + len(some))
+            found.append(some)
+            self._files.append(info)
+            self._starts.append(self._starts[-1] + len(some))
         self._index = HashIndex(np.concatenate([from_bytes(b""), *found]))
 
     def __len__(self) -> int:
@@ -76,15 +73,6 @@ class KnownAnswers:
         for number, rows in sorted(wanted.items()):
             answers |= self._read(number, rows)
         return answers
-
-    def _hashes(self, info: ObjectInfo) -> Hashes:
-        try:
-            with self.ledger.opened(info) as file:
-                column = file.read(columns=["record"])["record"].combine_chunks()
-                return np.array(from_arrow(column))
-        except (Permanent, NotFound, InputChanged) as error:
-            event(_log, "ledger_file_left_out", logging.WARNING, error=error.message)
-            return from_bytes(b"")
 
     def _read(self, number: int, rows: list[tuple[int, bytes]]) -> dict[bytes, Prediction]:
         """Return the answers at these rows of a file, by their keys."""

@@ -29,7 +29,7 @@ def footer_of(folder: Path, name: str, keys: list[Any], row_group: int = 4) -> F
 
 def rows_of(footer: Footer) -> list[int]:
     """The rows of a file that a plan would read, by their row groups."""
-    found = []
+    found: list[int] = []
     for group in footer.row_groups({"id"}):
         assert 0 <= group.start < group.start + group.rows <= footer.metadata.row_group(group.index).num_rows
         found += range(group.first_row + group.start, group.first_row + group.start + group.rows)
