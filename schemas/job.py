@@ -24,6 +24,7 @@ from pydantic import (
 
 from schemas.errors import Permanent, Problem, SpecError
 from schemas.incremental import Incremental
+from schemas.layout import Layout
 from schemas.redaction import masked, shown
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
@@ -48,6 +49,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def without_usual(data: dict[str, Any], **usual: Any) -> dict[str, Any]:
+    """Return the keys without those that earlier versions don't know and that say nothing: they have these values."""
+    return {name: value for name, value in data.items() if name not in usual or value != usual[name]}
+
+
 class InputSpec(Strict):
     uri: Uri | Annotated[list[Uri], Field(min_length=1)] = Field(
         description="A file, a prefix ending in `/`, a glob, or a list of these; `s3://` or a local path."
@@ -68,6 +74,16 @@ class InputSpec(Strict):
 
 class OutputSpec(Strict):
     uri: Uri = Field(description="A prefix of this job's own; `s3://` or a local folder.")
+    prefix: str = Field(
+        "",
+        max_length=64,
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="What the names of our columns begin with, such as `ns_`, if the input has a column `error`.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_usual(serialize(self), prefix="")
 
 
 class ShardSpec(Strict):
@@ -75,8 +91,6 @@ class ShardSpec(Strict):
     bytes: Count | None = Field(None, description="Uncompressed input bytes a shard at most.")
 
 
-#: Keys of a spec that earlier versions don't know, as they are if nothing is said.
-_USUAL: dict[str, Any] = {"incremental": None, "missing_input": "fail", "reuse": False}
 #: Keys of a spec that may be left empty, which YAML reads as null. An empty key has its default.
 _MAY_BE_EMPTY = ("params", "shard", "labels")
 
@@ -172,9 +186,7 @@ class JobSpec(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a key that earlier versions don't know, if it says nothing."""
-        data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if value != _USUAL.get(name, ...)}
+        return without_usual(serialize(self), incremental=None, missing_input="fail", reuse=False)
 
     @property
     def task_schema(self) -> Task:
@@ -233,7 +245,8 @@ class AcceptedJob(Strict):
 
     `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
     settings alone decide what may be read. `max_priority` is the submitter's: above NORMAL_PRIORITY, a job goes before
-    those of other tenants only up to it. It is None if the submitter has the usual one.
+    those of other tenants only up to it. It is None if the submitter has the usual one. `layout` says where the parts
+    lie: jobs of versions that knew one place don't name it.
     """
 
     id: str
@@ -246,12 +259,11 @@ class AcceptedJob(Strict):
     parent: Parent | None = None
     allowed_inputs: tuple[str, ...] | None = None
     max_priority: int | None = None
+    layout: Layout = Layout.FLAT
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a key that earlier versions don't know, if it says nothing."""
-        data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "max_priority" or value is not None}
+        return without_usual(serialize(self), max_priority=None, layout=Layout.FLAT)
 
     def shown(self) -> "AcceptedJob":
         """Return the job with secrets in the URL of `notify` masked."""

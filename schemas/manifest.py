@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from schemas.incremental import SeriesRun
 from schemas.job import Parent, ResolvedModel
-from schemas.layout import shard_of
+from schemas.layout import Layout, shard_of
 from schemas.redaction import masked
 
 
@@ -87,7 +87,8 @@ class Manifest(BaseModel):
 
     `skipped` counts the objects under the input's prefix that were not records, and what an incremental job left out,
     by reason. `series` is the job's place in its series. `reused` counts the rows whose answers were copied. `parent`
-    is the job that this one retried. `version` is that of the Nightshift that wrote it.
+    is the job that this one retried. `version` is that of the Nightshift that wrote it. `layout` says where the parts
+    lie, for other programs: Nightshift itself goes by the job's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,3 +114,4 @@ class Manifest(BaseModel):
     version: str | None = None
     series: SeriesRun | None = None
     reused: int = 0
+    layout: Layout = Layout.FLAT

@@ -74,6 +74,7 @@ class Control:
                     self._cancel(job, output)
                     return
                 accepted = job_of(job, self._catalog)
+                folder = self._catalog.folder_of(accepted)
                 size = self._plan(accepted, folder)
                 done = folder.committed(job, size.shards)
             except ServiceUnavailable:
@@ -134,7 +135,8 @@ class Control:
         limits = shard_limits(job.spec, rate, settings.max_shards)
         unseen = begin_run(job, self._catalog)
         run = None if unseen is None else unseen.run
-        plan = planned_retry(job.parent, storage, limits, check, run) if job.parent else None
+        parent = job_of(job.parent.job, self._catalog) if job.parent else None
+        plan = planned_retry(parent, storage, limits, check, run) if parent else None
         plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check, unseen)
         return folder.write_plan(plan, self._name, self._not_ending(job.id))
 

@@ -37,7 +37,7 @@ def record_run(job: AcceptedJob, manifest: Manifest, catalog: Catalog) -> None:
         return
     for number, run in series.unrecorded():
         if run.job == job.id:
-            series.record(number, run, annotated_by(job, manifest, catalog.folder(job.output)))
+            series.record(number, run, annotated_by(job, manifest, catalog.folder_of(job)))
 
 
 def _ended(run: RunFile, after: AcceptedJob, series: Series, catalog: Catalog) -> Seen:
@@ -53,7 +53,7 @@ def _ended(run: RunFile, after: AcceptedJob, series: Series, catalog: Catalog) -
     own = job.spec.incremental
     if job.tenant != after.tenant or own is None or own.series != series.uri:
         return Seen()  # who may write to the series' folder can name any job there
-    folder = catalog.folder(job.output)
+    folder = catalog.folder_of(job)
     manifest = folder.read_manifest()
     if manifest is not None:
         return annotated_by(job, manifest, folder)

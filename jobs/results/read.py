@@ -17,6 +17,7 @@ from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
+from schemas.output import OwnColumns
 
 #: Bytes of JSON after which a page ends.
 PAGE_BYTES = 8 << 20
@@ -55,7 +56,7 @@ def result_batches(
 
     Raise NotFinished if the job hasn't ended and `partial` is False.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     manifest = folder.read_manifest()
     if manifest is not None:
         parts = (folder.part(part.name) for part in manifest.parts)
@@ -64,7 +65,7 @@ def result_batches(
     else:
         raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with --partial")
     batches = _whole(parts, folder.storage)
-    yield from only_errors(batches) if errors_only else batches
+    yield from only_errors(batches, OwnColumns.of(job.spec)) if errors_only else batches
 
 
 def _whole(parts: Iterable[ObjectInfo], storage: Storage) -> Iterator[pa.RecordBatch]:
@@ -81,7 +82,7 @@ def batches_from(
     `errors_only` leaves out the parts that have no error. Raise NotFinished if the job has not ended and `partial` is
     False.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     for shard, info in _parts(job, place, folder, partial, errors_only):
         first = place.row if shard == place.shard else 0
         yield from _batches(shard, first, info, folder.storage)
@@ -122,12 +123,15 @@ class Page:
     next: Place | None
 
 
-def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only: bool) -> Page:
-    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins."""
+def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_of: OwnColumns | None = None) -> Page:
+    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins.
+
+    With `errors_of`, these are the rows that have an error.
+    """
     rows: list[dict[str, Any]] = []
     size = 0
     for place, batch in found:
-        wanted = _with_error(batch) if errors_only else range(batch.num_rows)
+        wanted = range(batch.num_rows) if errors_of is None else _with_error(batch, errors_of)
         for row in wanted:
             if len(rows) == limit or size >= PAGE_BYTES:
                 return Page(rows, Place(place.shard, place.row + row))
@@ -137,15 +141,15 @@ def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only:
     return Page(rows, None)
 
 
-def _with_error(batch: pa.RecordBatch) -> list[int]:
-    found: list[int] = pc.indices_nonzero(pc.is_valid(batch["error"])).to_pylist()
+def _with_error(batch: pa.RecordBatch, own: OwnColumns) -> list[int]:
+    found: list[int] = pc.indices_nonzero(pc.is_valid(batch[own.error])).to_pylist()
     return found
 
 
-def only_errors(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def only_errors(batches: Iterable[pa.RecordBatch], own: OwnColumns) -> Iterator[pa.RecordBatch]:
     """Yield the rows that have an error."""
     for batch in batches:
-        found = batch.filter(pc.is_valid(batch["error"]))
+        found = batch.filter(pc.is_valid(batch[own.error]))
         if found.num_rows:
             yield found
 

@@ -11,7 +11,7 @@ from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import Accepted, Found, Submitter, found_job, new_job
 from jobs.submission.validate import check_locations
 from schemas.errors import NotFinished, SpecError
-from schemas.job import AcceptedJob, OutputSpec, Parent
+from schemas.job import AcceptedJob, Parent
 from schemas.manifest import JobStatus, Manifest
 
 #: Retries of a job that are put beside it, if no location is named.
@@ -31,11 +31,12 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
     parent has not ended, SpecError if the output can't be used.
     """
     storage = submitter.catalog.storage
-    if JobFolder(parent.output, storage).read_manifest() is None:
+    if JobFolder.of(parent, storage).read_manifest() is None:
         raise NotFinished(f"job {parent.id} has not ended: its errors can be retried when it has")
     given = None if output is None else normalized(output, "output").rstrip("/") + "/"
     for location in _beside(parent.output) if given is None else [given]:
-        spec = parent.spec.model_copy(update={"output": OutputSpec(uri=location), "max_errors": None})
+        place = parent.spec.output.model_copy(update={"uri": location})
+        spec = parent.spec.model_copy(update={"output": place, "max_errors": None})
         check_locations(spec, settings)
         try:
             there = submitter.occupant(spec)
@@ -59,6 +60,7 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
         Parent(job=parent.id, output=parent.output),
         allowed_inputs=parent.allowed_inputs,
         max_priority=parent.max_priority,
+        layout=settings.layout,
     )
     there = submitter.write(job)
     if there.id == job.id:

@@ -16,7 +16,7 @@ from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.input_uris import MAX_GLOBS, MAX_URIS, MAX_WILDCARDS, glob_pattern, is_glob, wildcards
 from schemas.job import JobSpec, ResolvedModel
-from schemas.layout import child, part_name
+from schemas.layout import Layout, part_name
 from schemas.output import read_schema
 from schemas.plan import NO_COLUMNS
 
@@ -123,7 +123,7 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
-        if output.startswith(folder) or (is_glob(uri) and glob_pattern(uri).fullmatch(child(output, part_name(0, 1)))):
+        if output.startswith(folder) or (is_glob(uri) and _matches_a_part(uri, output)):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
 
 
@@ -142,6 +142,12 @@ def _check_own_folder(field: str, folder: str, spec: JobSpec, settings: Settings
         is_matched = is_glob(uri) and glob_pattern(uri).fullmatch(f"{folder}seen-00000001-{'0' * 16}.parquet")
         if folder.startswith(uri.rstrip("/") + "/") or is_matched:
             raise SpecError.of(field, f"{folder!r} lies inside the input {uri!r}; name a folder beside that")
+
+
+def _matches_a_part(glob: str, output: str) -> bool:
+    """Return whether the glob would match a part of the job, in either layout."""
+    pattern = glob_pattern(glob)
+    return any(pattern.fullmatch(layout.parts_in(output) + part_name(0, 1)) for layout in Layout)
 
 
 def _check_count(uris: list[str]) -> None:
