@@ -53,6 +53,8 @@ def run(processes: int | None, as_json: bool, **options: Any) -> None:
     nightshift run job.yaml
     nightshift run --task text-classification --model distilbert/distilbert-base-uncased-finetuned-sst-2-english \\
       --input s3://raw/reviews/ --output s3://annotated/reviews/ --column text=review_body --param top_k=2
+    nightshift run job.yaml --output s3://annotated/reviews/2026-11-20/ \\
+      --set incremental.series=s3://annotated/reviews/_series/ --set reuse=true
     """
     settings = quiet_settings()
     storage = Storage()
@@ -121,6 +123,7 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
 
     \b
     nightshift plan job.yaml
+    nightshift plan job.yaml --set incremental.series=s3://annotated/reviews/_series/
     """
     settings = quiet_settings()
     storage = Storage()
