@@ -52,15 +52,22 @@ def _ended(run: RunFile, after: AcceptedJob, series: Series, catalog: Catalog) -
         )
     own = job.spec.incremental
     if job.tenant != after.tenant or own is None or own.series != series.uri:
-        return Seen()  # who may write to the series' folder can name any job there
+        # Who may write to the series' folder can name any job there.
+        raise Permanent(
+            f"{series.uri} has a run by job {run.job}, which isn't of this series or is another tenant's; name another "
+            "series",
+            code="series_foreign",
+        )
     folder = catalog.folder_of(job)
     manifest = folder.read_manifest()
     if manifest is not None:
         return annotated_by(job, manifest, folder)
-    there = folder.read_job()
-    if catalog.is_marked(job.id) or there is None or there.id != job.id:
-        return Seen()  # it ended without results, or they were removed
+    if catalog.is_marked(job.id):
+        return Seen()  # it ended without results
     if entry.embedded:
+        there = folder.read_job()
+        if there is None or there.id != job.id:
+            return Seen()  # its output was removed
         raise Permanent(
             f"job {job.id} at {job.output}, the run before this one in {series.uri}, was stopped: go on with "
             f"it (nightshift resume {job.output}), or remove its output; then submit this one again",

@@ -235,6 +235,18 @@ def test_a_run_of_another_catalog_is_refused(nights: Nights, house: House) -> No
     assert (error.code, foreign.job in error.message) == ("series_unknown", True)
 
 
+def test_another_tenant_s_series_is_refused(nights: Nights, house: House) -> None:
+    """Who may write to its folder could name any job there."""
+    write_reviews(nights.input / "a.parquet", sentences(5))
+    theirs = house.submit(nights.job(labels={"tenant": "theirs"}))
+    house.plan(theirs)
+    job = house.submit(nights.job(labels={"tenant": "mine"}))
+    house.plan(job)
+    error = house.finish(job).error
+    assert error is not None
+    assert error.code == "series_foreign"
+
+
 def test_a_damaged_file_of_the_series_is_named(nights: Nights) -> None:
     write_reviews(nights.input / "a.parquet", sentences(5))
     nights.run()
