@@ -15,6 +15,7 @@ PARTS = {
     "speech": "speech recognition against Transformers' pipeline at batch 16 (not run by default)",
     "generation": "text generation one by one, in batches and by Transformers (not run by default; needs a model)",
     "api": "the HTTP API under 200 clients at once that submit and poll",
+    "series": "what ten million entries of a series cost, in CPU and memory (not run by default)",
     "shards": "what a shard costs beside its work: 1,000 that do nothing, by real workers (not run by default)",
 }
 DEFAULT = ["startup", "speed", "memory", "api"]

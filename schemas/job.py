@@ -4,7 +4,7 @@ import hashlib
 import json
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     HttpUrl,
     SerializerFunctionWrapHandler,
+    StrictBool,
     StrictFloat,
     StrictInt,
     ValidationError,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from schemas.errors import Permanent, Problem, SpecError
+from schemas.incremental import Incremental
 from schemas.layout import Layout
 from schemas.redaction import masked, shown
 from schemas.task import Task, TaskParams
@@ -99,7 +101,8 @@ _MAY_BE_EMPTY = ("params", "shard", "labels")
 
 
 def _or_null(schema: dict[str, Any]) -> None:
-    """Declare in the spec's JSON Schema which keys may be null."""
+    """Declare in the spec's JSON Schema which keys may be null, and that `incremental` may be a truth value."""
+    schema["properties"]["incremental"]["anyOf"].append({"type": "boolean"})
     for name in _MAY_BE_EMPTY:
         said = schema["properties"][name]
         beside = {key: said.pop(key) for key in ("title", "description", "default") if key in said}
@@ -134,6 +137,17 @@ class JobSpec(Strict):
         le=HIGHEST_PRIORITY,
         description="0 last … 9 first, among the tenant's own jobs; before those of others as far as the token allows.",
     )
+    incremental: Incremental | None = Field(
+        None, description="Take only what no earlier run of the series has annotated; `true` is for schedules."
+    )
+    missing_input: Literal["fail", "empty"] = Field(
+        "fail", description="What an input without a single file is: a fault, or an empty one that succeeds."
+    )
+    reuse: StrictBool | Uri = Field(
+        False,
+        description="Copy the answers that equal records got before: in the tenant's own jobs, or in those that name "
+        "the same folder.",
+    )
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=64)
     notify: HttpUrl | None = Field(None, description="A URL that gets a signed POST when the job ends.")
 
@@ -141,6 +155,13 @@ class JobSpec(Strict):
     @classmethod
     def _empty(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @field_validator("incremental", mode="before")
+    @classmethod
+    def _is_incremental(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"write {{series: {value}}}")
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("input", "output", mode="before")
     @classmethod
@@ -168,6 +189,10 @@ class JobSpec(Strict):
             raise SpecError.of("max_errors", f"{self.max_errors} is neither a count nor a share below 1")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_usual(serialize(self), incremental=None, missing_input="fail", reuse=False)
+
     @property
     def task_schema(self) -> Task:
         return find_task(self.task)
@@ -188,9 +213,17 @@ class JobSpec(Strict):
         """Return the table's name for the task's column `name`."""
         return self.input.columns.get(name, name)
 
+    def in_series(self, folder: str) -> "JobSpec":
+        """Return the spec with this folder for its series, if it is incremental and names none itself."""
+        if self.incremental is None or self.incremental.series is not None:
+            return self
+        return self.model_copy(update={"incremental": self.incremental.model_copy(update={"series": folder})})
+
     def fingerprint(self) -> str:
         """Return a hash of all that decides the results. Two specs with one fingerprint ask for the same output."""
-        left_out: Any = {"priority": True, "labels": True, "notify": True, "max_errors": True, "output": {"latest"}}
+        left_out: Any = dict.fromkeys(
+            ("priority", "labels", "notify", "max_errors", "missing_input", "reuse"), True
+        ) | {"output": {"latest"}}
         decides = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -313,6 +346,7 @@ _UNION_BRANCHES = (
     "list[constrained-str]",
     "literal['auto']",
     "constrained-int",
+    "bool",
     "int",
     "float",
 )
@@ -338,10 +372,12 @@ def spec_problems(error: ValidationError, model: type[BaseModel], prefix: tuple[
 def _keys_at(path: list[str], model: type[BaseModel]) -> list[str]:
     """Return the known keys of the mapping at `path` inside `model`."""
     for name in path:
-        inner = model.model_fields[name].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = model.model_fields[name].annotation
+        inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        found = next((kind for kind in inner if issubclass(kind, BaseModel)), None)
+        if found is None:
             break
-        model = inner
+        model = found
     return list(model.model_fields)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
+from schemas.incremental import SeriesRun
 from schemas.job import Parent, ResolvedModel
 from schemas.layout import Layout, shard_of
 from schemas.redaction import masked
@@ -105,9 +106,10 @@ class LostShard(BaseModel):
 class Manifest(BaseModel):
     """The end of a job, and its results. It is written once, and last.
 
-    `skipped` counts the objects under the input's prefix that were not records, by reason. `parent` is the job that
-    this one retried. `version` is that of the Nightshift that wrote it. `layout` says where the parts lie, for other
-    programs: Nightshift itself goes by the job's.
+    `skipped` counts the objects under the input's prefix that were not records, and what an incremental job left out,
+    by reason. `series` is the job's place in its series. `reused` counts the rows whose answers were copied. `parent`
+    is the job that this one retried. `version` is that of the Nightshift that wrote it. `layout` says where the parts
+    lie, for other programs: Nightshift itself goes by the job's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -131,4 +133,6 @@ class Manifest(BaseModel):
     versions: dict[str, list[str]]
     parent: Parent | None = None
     version: str | None = None
+    series: SeriesRun | None = None
+    reused: int = 0
     layout: Layout = Layout.FLAT

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from schemas.errors import SpecError
+from schemas.incremental import check_key
 from schemas.job import JobSpec
 from schemas.plan import NO_COLUMNS
 from schemas.task import BINARY, Column
@@ -59,7 +60,10 @@ def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
         raise SpecError.of(
             "input.uri", f"the input has several columns named {', '.join(map(repr, twice))}: rename them"
         )
-    names = set(task_columns(spec, table).values()) | set(kept_columns(spec, table))
+    kept = kept_columns(spec, table)
+    if spec.incremental is not None and spec.incremental.key is not None:
+        check_key(spec.incremental.key, table, kept)
+    names = set(task_columns(spec, table).values()) | set(kept)
     return pa.schema([field.with_nullable(True) for field in table if field.name in names])
 
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from schemas.incremental import SeriesRun
+
 #: Shards, or slices of them, a row group of `_plan.pq`: what a worker reads to find one shard.
 PLAN_ROW_GROUP = 1000
 PLAN_SLICES = 20_000
@@ -73,12 +75,14 @@ class ShardOrder(BaseModel):
 class Planned:
     """A plan that is not written yet: the columns to read (NO_COLUMNS of objects), and the shards.
 
-    `skipped` counts the files that are no records, by reason. It is complete once the shards have been read.
+    `skipped` counts the files that are no records, and what an incremental job leaves out, by reason. It is complete
+    once the shards have been read. `series` is the job's place in its series.
     """
 
     columns: pa.Schema
     shards: Iterator[Shard]
     skipped: dict[str, int]
+    series: SeriesRun | None = None
 
 
 _SLICE = pa.struct(
@@ -111,17 +115,25 @@ def input_schema(plan: pa.Schema) -> pa.Schema:
 
 
 _SKIPPED_KEY = b"nightshift.skipped"
+_SERIES_KEY = b"nightshift.series"
 
 
-def skipped_metadata(skipped: dict[str, int]) -> dict[bytes, bytes]:
-    """What of the input was no record, by why, as metadata of the plan."""
-    return {_SKIPPED_KEY: json.dumps(skipped).encode()}
+def plan_metadata(planned: Planned) -> dict[bytes, bytes]:
+    """Return what of the input was no record, by reason, and the job's place in its series, as metadata of the plan."""
+    series = {} if planned.series is None else {_SERIES_KEY: planned.series.model_dump_json().encode()}
+    return {_SKIPPED_KEY: json.dumps(planned.skipped).encode()} | series
 
 
 def skipped_files(plan: dict[bytes, bytes]) -> dict[str, int]:
-    """The inverse of `skipped_metadata`, from all the metadata that a plan has."""
+    """Return what of the input was no record, by reason, from all the metadata that a plan has."""
     found: dict[str, int] = json.loads(plan.get(_SKIPPED_KEY, b"{}"))
     return found
+
+
+def series_run(plan: dict[bytes, bytes]) -> SeriesRun | None:
+    """Return the job's place in its series, from all the metadata that a plan has; None of a job that has no series."""
+    data = plan.get(_SERIES_KEY)
+    return None if data is None else SeriesRun.model_validate_json(data)
 
 
 def to_batch(shards: Iterable[Shard], schema: pa.Schema) -> pa.RecordBatch:

@@ -11,8 +11,9 @@ class ShardReport(BaseModel):
     """The report of one attempt at one shard.
 
     `seconds` are by stage: `wall` is the whole attempt, `load` the model's load (0 if it was loaded already),
-    `infer` the time in the model. `errors` counts error rows by code. `fingerprint` is of spec and slices. `checksum`
-    is of the part's rows, however they are stored; None if an earlier version wrote the part.
+    `infer` the time in the model. `errors` counts error rows by code, `reused` the rows whose answers were copied.
+    `fingerprint` is of spec and slices. `checksum` is of the part's rows, however they are stored; None if an earlier
+    version wrote the part.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class ShardReport(BaseModel):
     dtype: str
     versions: dict[str, str]
     checksum: str | None = None
+    reused: int = 0
 
     @property
     def error_rows(self) -> int:

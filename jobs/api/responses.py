@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from jobs.state import Progress, rate_of
+from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.loss import Loss
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
@@ -174,6 +175,7 @@ class PlanView(BaseModel):
     records: int
     bytes: int
     skipped: dict[str, int]
+    series: SeriesRun | None = Field(None, description="The job's place in its series, if it began now.")
     complete: bool = Field(description="False if the input is too large to be counted in time: at least so much.")
     records_per_s: float | None
     seconds: float | None

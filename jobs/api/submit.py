@@ -11,6 +11,7 @@ from jobs.api.request_body import Body
 from jobs.api.responses import PlanView, Submitted
 from jobs.api.thread_pools import in_pool
 from jobs.planning.planner import planned, shard_limits
+from jobs.planning.unseen import series_of, unseen_in
 from jobs.state import State
 from jobs.submission.accept import Accepted, Found, new_job
 from jobs.submission.rights import check_reach, job_of_token
@@ -56,9 +57,9 @@ def _new(asked: Asked, spec: JobSpec) -> AcceptedJob:
     checked = _validated(asked, spec)
     service.check_quota(who)
     rights, layout = service.rights_of(who), service.settings.layout
-    return (
-        new_job(checked.spec, checked.model, layout=layout) if rights is None else job_of_token(checked, rights, layout)
-    )
+    if rights is None:
+        return new_job(checked.spec, checked.model, layout=layout)
+    return job_of_token(checked, rights, layout)
 
 
 @router.post("/v1/jobs:plan", responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
@@ -77,9 +78,11 @@ def plan(asked: Submitting, body: Body) -> PlanView:
     count = rows = size = 0
     skipped: dict[str, int] = {}
     complete, over = True, Deadline(PLAN_S)
+    series = series_of(checked.spec, service.storage)
+    unseen = None if series is None else unseen_in(series, checked.spec, checked.model)
     try:
         made = planned(
-            checked.spec, checked.columns, service.storage, service.settings_for(asked.who), limits, over.check
+            checked.spec, checked.columns, service.storage, service.settings_for(asked.who), limits, over.check, unseen
         )
         skipped = made.skipped
         for shard in made.shards:
@@ -95,6 +98,7 @@ def plan(asked: Submitting, body: Body) -> PlanView:
         records=rows,
         bytes=size,
         skipped=skipped,
+        series=None if unseen is None else unseen.run,
         complete=complete,
         records_per_s=rate,
         seconds=rows / (rate * max(1, min(processes, count))) if rate else None,

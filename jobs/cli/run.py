@@ -14,6 +14,7 @@ from jobs.cli.run_job import (
     quiet_settings,
     run_spec,
     run_to_end,
+    series_words,
     skipped_words,
     submitter_of,
     validated,
@@ -21,6 +22,7 @@ from jobs.cli.run_job import (
 )
 from jobs.cli.spec_options import spec_from_options, spec_options
 from jobs.planning.planner import planned, shard_limits
+from jobs.planning.unseen import series_of, unseen_in
 from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
@@ -51,6 +53,8 @@ def run(processes: int | None, as_json: bool, **options: Any) -> None:
     nightshift run job.yaml
     nightshift run --task text-classification --model distilbert/distilbert-base-uncased-finetuned-sst-2-english \\
       --input s3://raw/reviews/ --output s3://annotated/reviews/ --column text=review_body --param top_k=2
+    nightshift run job.yaml --output s3://annotated/reviews/2026-11-20/ \\
+      --set incremental.series=s3://annotated/reviews/_series/ --set reuse=true
     """
     settings = quiet_settings()
     storage = Storage()
@@ -119,6 +123,7 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
 
     \b
     nightshift plan job.yaml
+    nightshift plan job.yaml --set incremental.series=s3://annotated/reviews/_series/
     """
     settings = quiet_settings()
     storage = Storage()
@@ -129,11 +134,15 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
         click.echo(f"{spec.output.uri} already has this job, {there.found.value}", err=True)
     sample = None if no_sample else estimate(checked, storage, settings)
     limits = shard_limits(checked.spec, sample.rows_per_s if sample else None, settings.max_shards)
-    made = planned(checked.spec, checked.columns, storage, settings, limits)
+    series = series_of(checked.spec, storage)
+    unseen = None if series is None else unseen_in(series, checked.spec, checked.model)
+    made = planned(checked.spec, checked.columns, storage, settings, limits, unseen=unseen)
     count = rows = size = 0
     for shard in made.shards:
         count, rows, size = count + 1, rows + shard.rows, size + shard.bytes
     result: dict[str, Any] = {"shards": count, "records": rows, "bytes": size, "skipped": made.skipped}
+    if unseen is not None:
+        result["series"] = unseen.run.model_dump()
     if sample is not None:
         result |= {
             "records_per_s": sample.rows_per_s,
@@ -146,6 +155,8 @@ def plan(no_sample: bool, as_json: bool, **options: Any) -> None:
     click.echo(f"{count:,} shards, {rows:,} records, {size / 1e6:,.1f} MB of input")
     if made.skipped:
         click.echo("skipped: " + skipped_words(made.skipped))
+    if unseen is not None:
+        click.echo(series_words(unseen.run))
     if sample is not None:
         click.echo(
             f"about {duration(result['seconds'])} on one process like this one: {sample.rows_per_s:,.0f} records/s "

@@ -23,6 +23,7 @@ from jobs.submission.retry import nothing_to_retry
 from jobs.submission.validate import Validated, validate, with_full_uris
 from jobs.supervisor.embedded import embedded
 from schemas.errors import NightshiftError, SpecError
+from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob, JobSpec
 from schemas.manifest import JobStatus, LostShard, Manifest
 from schemas.task import Group, Task
@@ -201,6 +202,14 @@ def skipped_words(skipped: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {why}" for why, count in sorted(skipped.items()))
 
 
+def series_words(run: SeriesRun) -> str:
+    """Return which run of which series a job is, and whether everything is annotated again."""
+    words = f"run {run.run} of the series {run.series}"
+    if run.afresh is not None:
+        return f"{words}, which starts afresh: {run.afresh}"
+    return f"{words}, {run.known:,} annotated before" if run.known else words
+
+
 def _rows_words(lost: LostShard) -> str:
     """Return which rows a shard stands for, by the first of its slices."""
     slices = [one for one in lost.slices if one.rows]
@@ -222,6 +231,10 @@ def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
         click.echo(f"error: {manifest.error.message}", err=True)
     if manifest.skipped:
         click.echo("skipped: " + skipped_words(manifest.skipped), err=True)
+    if manifest.series is not None:
+        click.echo(series_words(manifest.series), err=True)
+    if manifest.reused:
+        click.echo(f"copied from earlier answers: {counted(manifest.reused, 'record')}", err=True)
     for code, count in sorted(manifest.errors.items()):
         click.echo(f"{counted(count, 'error row')}: {code}", err=True)
     for lost in manifest.lost[:_SHOWN]:

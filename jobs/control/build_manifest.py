@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jobs.control.lost_shards import lost_shards
@@ -13,6 +14,7 @@ from jobs.storage.job_folder import JobFolder
 from jobs.storage.parts_tally import PartsTally
 from schemas import __version__
 from schemas.errors import Damaged, NotFound, Permanent, Transient
+from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob
 from schemas.layout import PLAN, Layout, part_name
 from schemas.manifest import ErrorInfo, JobStatus, LostShard, Manifest
@@ -45,11 +47,11 @@ def build_manifest(
             raise Transient(f"{len(gone)} parts aren't found: {gone[min(gone)].message}")
         error = error or _gone_error(gone, folder, progress)
     lost = {number: why for number, why in (failed | gone).items() if number not in parts.found}
-    skipped, listed, plan_error = _of_plan(folder, lost, progress)
+    said = _of_plan(folder, lost, progress)
     return Manifest(
         job=job.id,
         status=_final_status(progress, len(parts.found)),
-        error=error or plan_error,
+        error=error or said.error,
         task=job.spec.task,
         prediction_version=job.spec.task_schema.version,
         model=job.model,
@@ -57,10 +59,11 @@ def build_manifest(
         ended_at=datetime.now(UTC),
         shards=progress.shards,
         **parts.totals(),
-        skipped=skipped,
-        lost=listed,
+        skipped=said.skipped,
+        lost=said.lost,
         parent=job.parent,
         version=__version__,
+        series=said.series,
         layout=job.layout,
     )
 
@@ -122,16 +125,23 @@ def _of_earlier_version(name: str, folder: JobFolder) -> str:
     )
 
 
-def _of_plan(
-    folder: JobFolder, lost: dict[int, ErrorInfo], progress: Progress
-) -> tuple[dict[str, int], list[LostShard], ErrorInfo | None]:
-    """Return what the plan skipped, and the lost shards with their rows. A plan that can't be read knows of neither.
+@dataclass(frozen=True)
+class _OfPlan:
+    """What the plan skipped, the lost shards with their rows, and the job's place in its series.
 
-    Then return an error too, if shards were lost.
+    A plan that can't be read knows of none of these. Then there is an error, if shards were lost.
     """
+
+    skipped: dict[str, int]
+    lost: list[LostShard]
+    series: SeriesRun | None = None
+    error: ErrorInfo | None = None
+
+
+def _of_plan(folder: JobFolder, lost: dict[int, ErrorInfo], progress: Progress) -> _OfPlan:
     try:
         plan = folder.plan()
-        return plan.skipped(), lost_shards(lost, plan), None
+        return _OfPlan(plan.skipped(), lost_shards(lost, plan), plan.series())
     except (NotFound, Damaged) as error:
         if progress.shards:  # else the job ended before it had a plan
             event(_log, "plan_unreadable", logging.WARNING, error=error.message)
@@ -140,4 +150,4 @@ def _of_plan(
             message=f"{error.message}: the rows of the lost shards can't be named. If {folder.uri(PLAN)} is there, "
             f"move it away; nightshift retry {folder.output} then runs the whole input again",
         )
-        return {}, lost_shards(lost, None), why if lost else None
+        return _OfPlan({}, lost_shards(lost, None), error=why if lost else None)

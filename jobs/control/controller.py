@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from jobs.broker import Broker
 from jobs.control.finisher import Finisher, job_of
 from jobs.control.patience import Patience, code_of, may_pass, message_of
+from jobs.control.series_run import begin_run
 from jobs.logs import bound, event
 from jobs.planning.planner import planned, shard_limits
 from jobs.planning.retry_planner import planned_retry
@@ -17,7 +18,7 @@ from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from jobs.storage.job_folder import JobFolder, PlanSize
-from schemas.errors import Damaged, JobEnded, NightshiftError, ServiceUnavailable
+from schemas.errors import Damaged, JobEnded, NightshiftError, NotFinished, ServiceUnavailable
 from schemas.job import AcceptedJob, JobSpec
 from schemas.layout import PLAN
 from schemas.manifest import ErrorInfo, JobStatus
@@ -81,6 +82,9 @@ class Control:
             except JobEnded:
                 event(_log, "planning_stopped")
                 return
+            except NotFinished as error:  # the sweep asks for the plan again
+                event(_log, "planning_waits", why=error.message)
+                return
             except Exception as error:  # noqa: BLE001 (decided by class; a job always ends)
                 self._plan_failed(job, output, error)
                 return
@@ -129,9 +133,11 @@ class Control:
         storage, settings, check = self._catalog.storage, self._settings, self._still_planning(job.id)
         rate = self._state.jobs.rate(job.spec.task, job.spec.model)
         limits = shard_limits(job.spec, rate, settings.max_shards)
+        unseen = begin_run(job, self._catalog)
+        run = None if unseen is None else unseen.run
         parent = job_of(job.parent.job, self._catalog) if job.parent else None
-        plan = planned_retry(parent, storage, limits, check) if parent else None
-        plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check)
+        plan = planned_retry(parent, storage, limits, check, run) if parent else None
+        plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check, unseen)
         return folder.write_plan(plan, self._name, self._not_ending(job.id))
 
     @contextmanager

@@ -8,6 +8,7 @@ from functools import partial
 from jobs.control.build_manifest import build_manifest
 from jobs.control.dataset_card import write_card
 from jobs.control.patience import Patience, code_of, message_of
+from jobs.control.series_run import record_run
 from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import Progress, State
@@ -54,8 +55,10 @@ class Finisher:
             try:
                 folder = self._catalog.folder(output)
                 manifest = folder.read_manifest() or self._write_manifest(progress)
-                if manifest is not None and not self._is_latest_settled(manifest):
-                    return
+                if manifest is not None:
+                    self._record(job, manifest)
+                    if not self._is_latest_settled(manifest):
+                        return
             except ServiceUnavailable:
                 raise
             except Transient as error:  # the sweep asks for the end again
@@ -111,6 +114,20 @@ class Finisher:
             if written:
                 event(_log, "latest_written")
         return True
+
+    def _record(self, job: str, manifest: Manifest) -> None:
+        """Record in the job's series, if it has one, what it annotated. Raise Transient if a store is away for now.
+
+        What can't be recorded is recorded when the next run of the series is planned.
+        """
+        try:
+            accepted = self._catalog.job(job)
+            if accepted is not None:
+                record_run(accepted, manifest, self._catalog)
+        except NightshiftError as error:
+            if isinstance(error, Transient) and not self._is_over(job, "series", self._settings.max_transient):
+                raise
+            event(_log, "series_not_recorded", logging.WARNING, error=error.message)
 
     def _is_over(self, job: str, what: str, most: int) -> bool:
         return self._patience.tries(job, what, most) is not None

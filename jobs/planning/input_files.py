@@ -46,14 +46,16 @@ class InputFiles:
     with `_` or `.`, as with all readers of Parquet folders. A file that is named in full is always taken. A name with
     `[` in it is looked up as it is before it is read as a glob.
 
-    Files of other kinds are skipped and counted in `skipped`, by reason. Iterating raises SpecError if nothing matches.
-    `check` is called for each URI and each object that is listed: it raises if this has gone on for long enough.
+    Files of other kinds are skipped and counted in `skipped`, by reason. Iterating raises SpecError if nothing matches
+    one of the URIs, unless they `may_be_empty`. `check` is called for each URI and each object that is listed: it
+    raises if this has gone on for long enough.
     """
 
     storage: Storage
     uris: list[str]
     kind: FileKind
     check: Callable[[], None] = _no_check
+    may_be_empty: bool = False
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[ObjectInfo]:
@@ -72,7 +74,7 @@ class InputFiles:
                         yield info
             except (NotFound, AccessDenied) as error:
                 raise SpecError.of(place, error.message) from error  # which says whether another try may go well
-            if not found:
+            if not found and not self.may_be_empty:
                 seen = ", ".join(f"{count:,} {why}" for why, count in sorted(self.skipped.items()))
                 other = f"; what is there: {seen}" if seen else ""
                 raise SpecError.of(place, f"no {self.kind.name} file matches {uri!r}{other}")
@@ -135,9 +137,9 @@ class _Earlier:
 
 
 def input_format(spec: JobSpec, storage: Storage, check: Callable[[], None] = _no_check) -> str:
-    """Return `parquet` or `media`: as the spec says, or else by the files that its first URI names.
+    """Return `parquet` or `media`: as the spec says, or else by the first file that its URIs name.
 
-    Raise SpecError if the task reads no media, or there are no files of either kind.
+    Raise SpecError if the task reads no media, or there are no files of either kind and there must be.
     """
     media = spec.task_schema.media
     if media is None:
@@ -148,8 +150,10 @@ def input_format(spec: JobSpec, storage: Storage, check: Callable[[], None] = _n
         return spec.input.format
     own = MEDIA[media.kind]
     either = FileKind(f"parquet or {own.name}", PARQUET.suffixes + own.suffixes)
-    first = next(iter(InputFiles(storage, spec.input.uris[:1], either, check)))
-    return "parquet" if PARQUET.has(first.uri) else "media"
+    may_be_empty = spec.missing_input == "empty"
+    uris = spec.input.uris if may_be_empty else spec.input.uris[:1]
+    first = next(iter(InputFiles(storage, uris, either, check, may_be_empty)), None)
+    return "parquet" if first is None or PARQUET.has(first.uri) else "media"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from schemas.errors import Unreadable
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group. `bytes` are uncompressed, of the columns that were asked for."""
+    """A row group, or consecutive rows of one from `start` on. `bytes` are uncompressed, of the columns asked for."""
 
     index: int
     first_row: int
     rows: int
     bytes: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Footer:
             found.append(RowGroup(index, first, group.num_rows, size))
             first += group.num_rows
         return found
+
+
+@dataclass(frozen=True)
+class BrokenFile:
+    """An input file whose footer can't be read."""
+
+    info: ObjectInfo
 
 
 def _leaves(arrow: pa.DataType) -> int:

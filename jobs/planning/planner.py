@@ -13,7 +13,8 @@ import pyarrow as pa
 from jobs.logs import event
 from jobs.parallel_map import parallel_map
 from jobs.planning.input_files import MEDIA, PARQUET, InputFiles, input_format
-from jobs.planning.parquet_footers import Footer, read_footer
+from jobs.planning.parquet_footers import BrokenFile, Footer, read_footer
+from jobs.planning.unseen import Unseen, with_keys
 from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
 from schemas.errors import Permanent, SpecError, Unreadable
@@ -32,13 +33,8 @@ MIN_ROWS, MAX_ROWS = 64, 100_000
 MAX_SHARDS = 1_000_000
 #: Footers that are read at once.
 FOOTER_READERS = 16
-
-
-@dataclass(frozen=True)
-class BrokenFile:
-    """An input file whose footer can't be read."""
-
-    info: ObjectInfo
+#: Files whose column of keys is read at once.
+KEY_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def plan_shards(footers: Iterable[Footer | BrokenFile], columns: set[str], limit
                     room = min(room, int((limits.bytes - size) / row_bytes))
                 take = min(group.rows - start, max(room, 0 if slices else 1))
                 if take:
-                    slices.append(_slice(footer.info, group.index, start, take, group.first_row))
+                    slices.append(_slice(footer.info, group.index, group.start + start, take, group.first_row))
                     start, rows, size = start + take, rows + take, size + int(take * row_bytes)
                 if take == 0 or rows >= limits.rows or size + row_bytes > limits.bytes:
                     yield Shard(shard=shard, slices=tuple(slices), rows=rows, bytes=size)
@@ -136,21 +132,25 @@ def planned(
     settings: Settings,
     limits: Limits,
     check: Callable[[], None] = lambda: None,
+    unseen: Unseen | None = None,
 ) -> Planned:
     """Cut the input into shards. `columns` is the schema to read, if it is known already.
 
-    `check` is called for each object that is listed and for each shard, and may raise to end this. Raise Permanent
-    (code `bad_input`) if a file can't be read or doesn't fit the first one.
+    `unseen` leaves out what earlier runs of the job's series have annotated. `check` is called for each object that is
+    listed and for each shard, and may raise to end this. Raise Permanent (code `bad_input`) if a file can't be read or
+    doesn't fit the first one.
     """
     storage = storage.within(settings.allowed_inputs)
+    may_be_empty, run = spec.missing_input == "empty", None if unseen is None else unseen.run
     try:
         if input_format(spec, storage, check) == "media":
             assert spec.task_schema.media is not None
-            listed = InputFiles(storage, spec.input.uris, MEDIA[spec.task_schema.media.kind], check)
-            return Planned(NO_COLUMNS, checked(plan_objects(listed, limits), check), listed.skipped)
-        files = InputFiles(storage, spec.input.uris, PARQUET, check)
-        schema, shards = _planned_tables(spec, files, columns, storage, settings, limits)
-        return Planned(schema, checked(shards, check), files.skipped)
+            listed = InputFiles(storage, spec.input.uris, MEDIA[spec.task_schema.media.kind], check, may_be_empty)
+            objects = listed if unseen is None else unseen.objects(listed, listed.skipped)
+            return Planned(NO_COLUMNS, checked(plan_objects(objects, limits), check), listed.skipped, run)
+        files = InputFiles(storage, spec.input.uris, PARQUET, check, may_be_empty)
+        schema, shards = _planned_tables(spec, files, columns, storage, settings, limits, unseen)
+        return Planned(schema, checked(shards, check), files.skipped, run)
     except SpecError as error:
         raise Permanent(error.message, code="bad_input") from error
 
@@ -163,23 +163,37 @@ def checked(shards: Iterator[Shard], check: Callable[[], None]) -> Iterator[Shar
 
 
 def _planned_tables(
-    spec: JobSpec, files: InputFiles, columns: pa.Schema | None, storage: Storage, settings: Settings, limits: Limits
+    spec: JobSpec,
+    files: InputFiles,
+    columns: pa.Schema | None,
+    storage: Storage,
+    settings: Settings,
+    limits: Limits,
+    unseen: Unseen | None,
 ) -> tuple[pa.Schema, Iterator[Shard]]:
+    """Return the schema to read, and the shards. An input without a file that is to be read has NO_COLUMNS."""
+    key = None if unseen is None else unseen.key
+
     def footer(info: ObjectInfo) -> Footer | BrokenFile:
         try:
-            return read_footer(storage, info, settings.max_footer_mb << 20)
+            found = read_footer(storage, info, settings.max_footer_mb << 20)
+            return found if key is None else with_keys(found, key, storage)
         except Unreadable as error:
             event(_log, "input_file_broken", logging.WARNING, uri=info.uri, error=error.message)
             return BrokenFile(info)
 
-    footers = parallel_map(footer, files, FOOTER_READERS)
+    infos = files if unseen is None else unseen.files(files, files.skipped)
+    footers = parallel_map(footer, infos, FOOTER_READERS if key is None else KEY_READERS)
     before = list(_until_readable(footers))
+    if not before:
+        return NO_COLUMNS, iter(())
     first = before[-1]
     if isinstance(first, BrokenFile):
         raise Permanent("none of the input files can be read as Parquet", code="bad_input")
-    schema = columns if columns is not None else read_schema(spec, first.schema)
+    schema = read_schema(spec, first.schema) if columns is None or columns == NO_COLUMNS else columns
     fitting = (_fitting(footer, schema, first.info.uri) for footer in chain(before, footers))
-    return schema, plan_shards(fitting, set(schema.names), limits)
+    wanted = fitting if unseen is None else unseen.rows(fitting, files.skipped)
+    return schema, plan_shards(wanted, set(schema.names), limits)
 
 
 def _until_readable(footers: Iterator[Footer | BrokenFile]) -> Iterator[Footer | BrokenFile]:

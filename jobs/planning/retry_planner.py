@@ -17,6 +17,7 @@ from jobs.planning.planner import Limits, checked
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import Permanent
+from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob
 from schemas.output import OwnColumns
 from schemas.plan import OBJECT, Planned, Shard, Slice
@@ -28,11 +29,16 @@ _READERS = 8
 
 
 def planned_retry(
-    parent: AcceptedJob, storage: Storage, limits: Limits, check: Callable[[], None] = lambda: None
+    parent: AcceptedJob,
+    storage: Storage,
+    limits: Limits,
+    check: Callable[[], None] = lambda: None,
+    run: SeriesRun | None = None,
 ) -> Planned | None:
     """Return the plan of a retry; None if the parent ended before it had a plan of its own.
 
-    `check` is called for each shard, and may raise to end this.
+    `check` is called for each shard, and may raise to end this. `run` is the retry's place in its series, which leaves
+    out nothing of what is run again.
     """
     folder = JobFolder.of(parent, storage)
     manifest = folder.read_manifest()
@@ -46,7 +52,7 @@ def planned_retry(
     shards = (shard for shard in plan.shards() if shard.shard not in whole)
     look = partial(_undone, names, folder, OwnColumns.of(parent.spec))
     undone = chain.from_iterable(parallel_map(look, shards, _READERS))
-    return Planned(plan.columns(), checked(cut(undone, limits), check), {})
+    return Planned(plan.columns(), checked(cut(undone, limits), check), {}, run)
 
 
 @dataclass(frozen=True)

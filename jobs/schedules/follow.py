@@ -7,7 +7,6 @@ from jobs.logs import event
 from jobs.schedules.runs import Prepared, Runs
 from jobs.schedules.seen import Seen
 from jobs.storage.schedule_store import Key, notice_id
-from jobs.submission.accept import Found
 from jobs.submission.retry import accept_retry, beside, nothing_to_retry
 from jobs.submission.rights import narrowed_to
 from schemas.errors import Damaged, NotFinished, Permanent, SpecError, TooManyRequests
@@ -102,10 +101,10 @@ class Follower:
             accepted = accept_retry(last, location, self._runs.submitter(version), settings)
         except NotFinished:
             return None
-        if accepted.found is Found.NOTHING:
+        if accepted.is_new:
             event(_log, "run_retried", run=record.run, job=accepted.job.id, parent=last.id)
         if not accepted.ended:
-            self._runs.enter(accepted.job)
+            self._runs.enter(accepted.job, accepted.is_new)
         return accepted.job
 
     def _version(self, record: RunRecord) -> ScheduleVersion:

@@ -25,6 +25,7 @@ from jobs.storage import ObjectInfo, Storage
 from jobs.storage.parquet import open_parquet, translated
 from jobs.storage.stored import Content, parse_stored
 from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
+from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob
 from schemas.layout import CARD, JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
 from schemas.manifest import Manifest
@@ -36,9 +37,10 @@ from schemas.plan import (
     find_row_group,
     from_batch,
     input_schema,
+    plan_metadata,
     plan_schema,
+    series_run,
     skipped_files,
-    skipped_metadata,
     to_batch,
 )
 from schemas.report import REPORT_KEY, ShardReport
@@ -94,6 +96,11 @@ class Plan:
         """Return how many files were no records, by reason."""
         with self._opened() as file:
             return skipped_files(file.metadata.metadata or {})
+
+    def series(self) -> SeriesRun | None:
+        """Return the job's place in its series; None if it has none."""
+        with self._opened() as file:
+            return series_run(file.metadata.metadata or {})
 
     def size(self) -> PlanSize:
         with self._opened() as file:
@@ -251,7 +258,7 @@ class JobFolder:
             with pq.ParquetWriter(file, arrow, compression="zstd") as writer:
                 for shards in row_groups(planned.shards):
                     writer.write_batch(to_batch(shards, arrow), row_group_size=PLAN_ROW_GROUP)
-                writer.add_key_value_metadata(skipped_metadata(planned.skipped))
+                writer.add_key_value_metadata(plan_metadata(planned))
             with guard or nullcontext(), suppress(AlreadyExists):
                 self.storage.create(self.uri(PLAN), file, owner)
         return self.plan().size()

@@ -17,6 +17,7 @@ class PartsTally:
     errors: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     versions: dict[str, set[str]] = field(default_factory=dict)
+    reused: int = 0
 
     def add(self, info: ObjectInfo, report: ShardReport) -> None:
         self.found[report.shard] = Part(
@@ -29,6 +30,7 @@ class PartsTally:
             checksum=report.checksum,
         )
         self.errors.update(report.errors)
+        self.reused += report.reused
         self.seconds.update(report.seconds)
         for name, version in report.versions.items():
             self.versions.setdefault(name, set()).add(version)
@@ -42,4 +44,5 @@ class PartsTally:
             "parts": [self.found[shard] for shard in sorted(self.found)],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "versions": {name: sorted(found) for name, found in self.versions.items()},
+            "reused": self.reused,
         }

@@ -1,8 +1,8 @@
 """What can be judged of a job spec before anything is queued?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -69,21 +69,37 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
         if isinstance(uri, str)
         else [normalized(one, f"input.uri.{i}") for i, one in enumerate(uri)]
     )
-    output = {"uri": normalized(spec.output.uri, "output.uri").rstrip("/") + "/"}
+    output = {"uri": _full_folder(spec.output.uri, "output.uri")}
     if spec.output.latest is not None:
         output["latest"] = normalized(spec.output.latest, "output.latest")
-    return spec.model_copy(
-        update={
-            "input": spec.input.model_copy(update={"uri": inputs}),
-            "output": spec.output.model_copy(update=output),
-        }
-    )
+    update: dict[str, Any] = {
+        "input": spec.input.model_copy(update={"uri": inputs}),
+        "output": spec.output.model_copy(update=output),
+    }
+    if spec.incremental is not None and spec.incremental.series is not None:
+        series = _full_folder(spec.incremental.series, "incremental.series")
+        update["incremental"] = spec.incremental.model_copy(update={"series": series})
+    if isinstance(spec.reuse, str):
+        update["reuse"] = _full_folder(spec.reuse, "reuse")
+    return spec.model_copy(update=update)
+
+
+def _full_folder(uri: str, field: str) -> str:
+    return normalized(uri, field).rstrip("/") + "/"
+
+
+def own_folders(spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """Yield the folders that the job writes to, beside its output: each with the field that names it."""
+    if spec.incremental is not None and spec.incremental.series is not None:
+        yield "incremental.series", spec.incremental.series
+    if isinstance(spec.reuse, str):
+        yield "reuse", spec.reuse
 
 
 def check_paths(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError for a local path if none is allowed. It is quoted as written: in full it would say too much."""
     inputs = [("input.uri", uri) for uri in spec.input.uris]
-    outputs = [("output.uri", spec.output.uri), ("output.latest", spec.output.latest or "s3://")]
+    outputs = [("output.uri", spec.output.uri), ("output.latest", spec.output.latest or "s3://"), *own_folders(spec)]
     for field, uri in [*inputs, *outputs]:
         if is_path(uri):
             settings.check_path(uri, field)
@@ -91,14 +107,25 @@ def check_paths(spec: JobSpec, settings: Settings) -> None:
 
 
 def check_locations(spec: JobSpec, settings: Settings) -> None:
-    """Raise SpecError if an input or output may not be used, or the output lies inside the input."""
+    """Raise SpecError if a location may not be used, or what the job writes lies inside the input.
+
+    Raise it too if the job is incremental and names no series.
+    """
     _check_count(spec.input.uris)
     output = spec.output.uri
     settings.check_allowed(output, settings.allowed_outputs, "output.uri")
-    if output.startswith("s3://") and output.count("/") == 3:
+    if _is_bucket(output):
         raise SpecError.of("output.uri", f"{output!r} is a whole bucket; name a prefix in it for this job alone")
     if spec.output.latest is not None:
         _check_latest(spec.output.latest, output, settings)
+    if spec.incremental is not None and spec.incremental.series is None:
+        raise SpecError.of(
+            "incremental",
+            "only a schedule has a folder of its own for its series; name one that all the runs share, such as "
+            "incremental: {series: s3://BUCKET/PREFIX/}",
+        )
+    for field, folder in own_folders(spec):
+        _check_own_folder(field, folder, spec, settings)
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
@@ -114,6 +141,23 @@ def _check_latest(latest: str, output: str, settings: Settings) -> None:
         raise SpecError.of("output.latest", f"{latest!r} has to end in a name such as latest.json, without a leading _")
     if latest.startswith(output):
         raise SpecError.of("output.latest", f"{latest!r} lies inside the output {output!r}, which is this job's alone")
+
+
+def _is_bucket(uri: str) -> bool:
+    return uri.startswith("s3://") and uri.count("/") == 3
+
+
+def _check_own_folder(field: str, folder: str, spec: JobSpec, settings: Settings) -> None:
+    """Raise SpecError if a job may not keep its series, or answers to copy, in this folder."""
+    settings.check_allowed(folder, settings.allowed_outputs, field)
+    if _is_bucket(folder):
+        raise SpecError.of(field, f"{folder!r} is a whole bucket; name a prefix in it")
+    if folder.startswith(spec.output.uri):
+        raise SpecError.of(field, f"{folder!r} lies inside the output, which is one job's; name a folder beside that")
+    for uri in spec.input.uris:
+        is_matched = is_glob(uri) and glob_pattern(uri).fullmatch(f"{folder}seen-00000001-{'0' * 16}.parquet")
+        if folder.startswith(uri.rstrip("/") + "/") or is_matched:
+            raise SpecError.of(field, f"{folder!r} lies inside the input {uri!r}; name a folder beside that")
 
 
 def _matches_a_part(glob: str, output: str) -> bool:
@@ -137,19 +181,23 @@ def _check_count(uris: list[str]) -> None:
 def _input_columns(spec: JobSpec, storage: Storage, settings: Settings, check: Callable[[], None]) -> pa.Schema:
     """Return the columns to read, by the first footer that can be read. Planning holds every other file to it.
 
-    Return NO_COLUMNS if the input files are pictures or sound.
+    Return NO_COLUMNS if the input files are pictures or sound, or if there are none and needn't be.
     """
-    media = spec.task_schema.media
+    media, may_be_empty = spec.task_schema.media, spec.missing_input == "empty"
     if input_format(spec, storage, check) == "media" and media is not None:
-        if spec.input.columns or spec.input.keep:
-            field = "input.columns" if spec.input.columns else "input.keep"
+        key = spec.incremental is not None and spec.incremental.key
+        named = {"input.columns": spec.input.columns, "input.keep": spec.input.keep, "incremental.key": key}
+        field = next((name for name, value in named.items() if value), None)
+        if field is not None:
             raise SpecError.of(field, f"{media.kind} files have no columns; leave it out")
-        next(iter(InputFiles(storage, spec.input.uris, MEDIA[media.kind], check)))
+        next(iter(InputFiles(storage, spec.input.uris, MEDIA[media.kind], check, may_be_empty)), None)
         return NO_COLUMNS
     broken: Unreadable | None = None
-    for info in InputFiles(storage, spec.input.uris, PARQUET, check):
+    for info in InputFiles(storage, spec.input.uris, PARQUET, check, may_be_empty):
         try:
             return read_schema(spec, read_footer(storage, info, settings.max_footer_mb << 20).schema)
         except Unreadable as error:
             broken = broken or error
+    if broken is None and may_be_empty:
+        return NO_COLUMNS
     raise SpecError.of("input.uri", broken.message if broken else "no input")

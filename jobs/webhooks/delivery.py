@@ -28,7 +28,7 @@ _SENDERS, _OF_A_TENANT = 8, 4
 
 @dataclass(frozen=True)
 class _Notice:
-    """A webhook, by its id: that of the job, or the one that a run has for it. `output` is where what it tells of lies."""
+    """A webhook, by its id: that of the job, or the one that a run has for it. `output` is where its subject lies."""
 
     id: str
     output: str

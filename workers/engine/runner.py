@@ -10,11 +10,10 @@ If processes were lost over the shard, the same is first done span by span, one 
 A shard's answers are the same, to the last bit, whatever happened to earlier attempts: the batches are the same.
 """
 
-import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from schemas.errors import Interrupted, Permanent, RecordError, Transient
-from schemas.heartbeat import READ
+from schemas.heartbeat import FETCH, READ
 from schemas.plan import Shard
 from schemas.report import ShardReport
 from workers.engine.batcher import Batcher
@@ -31,7 +30,9 @@ from workers.engine.lazy_rounds import Round, rounds
 from workers.engine.poison_rows import Careful, spans
 from workers.engine.prefetch import ahead, behind
 from workers.engine.record_identity import record_key, record_seed, seeded
+from workers.engine.working import Timer, Working
 from workers.handler import Handler, Piece, Prediction
+from workers.io.answers import KnownAnswers, Reuse
 from workers.io.block import ONCE, Block, Reader, Reading
 from workers.io.part_writer import PartWriter
 from workers.models.budget import Budget
@@ -50,42 +51,20 @@ FEW = 32
 HOPELESS = 16
 
 
-@dataclass
-class Working:
-    """A block in progress. `first[i]` is the row whose answer row i shares.
+class ShardRun:
+    """One attempt's work on one shard. `each` is called before each batch with the rows done, and may interrupt.
 
-    For each record whose pieces are not all computed yet, `found` has the computed ones with their outputs.
+    With `reuse`, answers to equal records of earlier shards are copied. It has no effect if equal records may have
+    different answers.
     """
 
-    block: Block
-    first: list[int]
-    keys: dict[int, bytes]
-    answers: dict[int, Prediction | RecordError]
-    found: defaultdict[int, list[tuple[Piece, Any]]] = field(default_factory=lambda: defaultdict(list))
-
-
-@dataclass
-class Timer:
-    """Measures seconds by stage, and tells the watch of each step."""
-
-    watch: Watch
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def timed(self, stage: str, function: Callable[[], Any]) -> Any:
-        start = time.monotonic()
-        self.watch.begin(stage)
-        try:
-            return function()
-        finally:
-            self.watch.end(stage)
-            self.seconds[stage] += time.monotonic() - start
-
-
-class ShardRun:
-    """One attempt's work on one shard. `each` is called before each batch with the rows done, and may interrupt."""
-
     def __init__(
-        self, handler: Handler[Any], budget: Budget, each: Callable[[int], None], watch: Watch | None = None
+        self,
+        handler: Handler[Any],
+        budget: Budget,
+        each: Callable[[int], None],
+        watch: Watch | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self._handler = handler
         self._budget = budget
@@ -97,6 +76,8 @@ class ShardRun:
         self._known: dict[bytes, Prediction] = {}
         self._settled: deque[dict[bytes, Prediction]] = deque()
         self._prepared = 0
+        self._reuse = reuse if handler.deterministic else None
+        self._reused = 0
         self._watch = watch or Watch()
         self._timer = Timer(self._watch)
         self._batcher: Batcher[Any] = Batcher(
@@ -225,7 +206,7 @@ class ShardRun:
     def _prepare(self, block: Block) -> tuple[Working, list[tuple[int, Iterable[Piece]]]]:
         """Return the block and its distinct records' pieces. A failure is narrowed down to the records at fault."""
         self._recall()
-        working = Working(block, [], {}, {})
+        working = Working(block, [], {}, {}, set())
         seen: dict[bytes, int] = {}
         wanted: list[int] = []
         for index, record in enumerate(block.records):
@@ -246,6 +227,8 @@ class ShardRun:
             else:
                 working.first.append(index)
             wanted.append(index)
+        if self._reuse is not None:
+            wanted = self._copy(working, wanted, self._reuse.known)
         sources: list[tuple[int, Iterable[Piece]]] = []
         for index, pieces in zip(wanted, self._encode([block.records[i] for i in wanted]), strict=True):
             if isinstance(pieces, RecordError):
@@ -256,6 +239,16 @@ class ShardRun:
                 seed = record_seed(self._handler.spec.seed, block.source_uris[index], block.source_rows[index])
                 sources.append((index, seeded(pieces, seed)))
         return working, sources
+
+    def _copy(self, working: Working, wanted: list[int], known: KnownAnswers) -> list[int]:
+        """Answer the records of these rows that were answered before. Return the rows that are left."""
+        with self._watch.moving(FETCH):
+            found = known.find([working.keys[index] for index in wanted])
+        for index in wanted:
+            if working.keys[index] in found:
+                working.answers[index] = found[working.keys[index]]
+                working.copied.add(index)
+        return [index for index in wanted if index not in working.copied]
 
     def _encode(self, records: Sequence[Any]) -> list[Iterable[Piece] | RecordError]:
         if not records:
@@ -315,6 +308,7 @@ class ShardRun:
         if not current.last:
             return None
         self._remember(working)
+        self._reused += sum(first in working.copied for first in working.first)
         return [working.answers[first] for first in working.first]
 
     def _write(self, writer: PartWriter, block: Block, answers: Sequence[Prediction | RecordError]) -> None:
@@ -331,9 +325,15 @@ class ShardRun:
                 self._answered = True
 
     def _remember(self, working: Working) -> None:
-        """Keep the answers for equal records of later blocks."""
-        answered = ((index, answer) for index, answer in working.answers.items() if index in working.keys)
-        self._settled.append({working.keys[i]: a for i, a in answered if not isinstance(a, RecordError)})
+        """Keep the answers for equal records of later blocks, and those of later jobs."""
+        new = {
+            working.keys[index]: answer
+            for index, answer in working.answers.items()
+            if index in working.keys and index not in working.copied and not isinstance(answer, RecordError)
+        }
+        if self._reuse is not None:
+            self._reuse.new.write({key: answer for key, answer in new.items() if key not in self._known})
+        self._settled.append(new)
 
     def _recall(self) -> None:
         """Make known, to the thread that prepares blocks, the answers of the block that lies _LATE before the next."""
@@ -358,6 +358,7 @@ class ShardRun:
         tally = self._batcher.tally
         return ShardReport(
             rows=self._rows,
+            reused=self._reused,
             errors=dict(self._errors),
             batches=tally.batches,
             tokens=tally.cost,

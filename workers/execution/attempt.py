@@ -31,6 +31,7 @@ from workers.execution.process import Process
 from workers.execution.retry_policy import Decision, FailJob, FailShard, PutBack, decide, jitter
 from workers.execution.self_check import device_fault
 from workers.execution.suspension import resumed, suspended
+from workers.io.answers import AnswerWriter, KnownAnswers, Reuse
 from workers.io.block import Reading
 from workers.io.part_writer import PartWriter
 from workers.models.device import DEVICE_LOST
@@ -174,13 +175,17 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
         shard = job.shard(order.shard)
     loading, fetching = partial(_loading, lease, watch, process.settings), partial(watch.moving, FETCH)
     held = process.models.get(job.accepted, job.handler, loading, fetching)
+    dtype = str(held.loaded.dtype).removeprefix("torch.")
     handler = job.handler(held.loaded, job.accepted.spec.task_params, job.accepted.spec)
-    run = ShardRun(handler, job.budget(held), lease.check, watch)
+    backend = f"{process.models.device.type} {dtype}"
+    with watch.moving(FETCH):
+        known = job.known_answers(backend, handler.deterministic)
     limits = process.settings.record_timeout_s, process.settings.process_memory_gb
     careful = careful_after(process.state.shards.deaths(order), *limits, lease.name)
     loaded_now = held.load_s
     held.load_s = 0.0
-    with PartWriter(job.output_schema) as writer:
+    with PartWriter(job.output_schema) as writer, _reuse(known) as reuse:
+        run = ShardRun(handler, job.budget(held), lease.check, watch, *([reuse] if reuse else []))
         run.run(shard, job.reader, job.task_columns, writer, careful, Reading(attempt.is_last))
         _check_unexpected(run, attempt)
         report = run.report(
@@ -190,13 +195,16 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
             worker=process.name,
             fingerprint=job.fingerprint(shard),
             device=str(process.models.device),
-            dtype=str(held.loaded.dtype).removeprefix("torch."),
+            dtype=dtype,
             versions=process.versions,
             checksum=writer.checksum,
             seconds={"wall": round(time.monotonic() - attempt.started, 4), "load": round(loaded_now, 4)},
         )
         part = writer.close(report, partial(watch.moved, UPLOAD))
         lease.check_for_commit()
+        if reuse is not None and reuse.new.rows:
+            with watch.moving(UPLOAD):
+                reuse.known.ledger.add(order.job, order.shard, reuse.new.close(), attempt.id)
         try:
             with watch.moving(UPLOAD):
                 folder.write_part(attempt.part, part, attempt.id)
@@ -209,6 +217,15 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     seconds = time.monotonic() - attempt.started - loaded_now
     process.note_rate(job, report.rows / max(seconds, 1e-3))
     return Outcome("committed", report=report)
+
+
+@contextmanager
+def _reuse(known: KnownAnswers | None) -> Iterator[Reuse | None]:
+    if known is None:
+        yield None
+        return
+    with AnswerWriter(known.ledger.schema) as new:
+        yield Reuse(known, new)
 
 
 def _check_unexpected(run: ShardRun, attempt: Attempt) -> None:

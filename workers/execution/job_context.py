@@ -1,19 +1,26 @@
 """What does a worker process know of a job? The job in the catalog, its plan, and what follows from them."""
 
+import logging
+
 import pyarrow as pa
 
+from jobs.logs import event
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
+from jobs.storage.ledger import ledger_of
 from schemas.errors import Permanent
 from schemas.input_uris import InputUris
 from schemas.output import kept_columns, output_schema, task_columns
 from schemas.plan import Shard, shard_fingerprint
+from workers.io.answers import KnownAnswers
 from workers.io.media_reader import reader_for
 from workers.io.witnesses import Witnesses
 from workers.models.budget import Budget
 from workers.models.cache import Held
 from workers.tasks import handler_of
+
+_log = logging.getLogger(__name__)
 
 
 class JobContext:
@@ -36,6 +43,9 @@ class JobContext:
         kept = kept_columns(spec, columns)
         self.output_schema = output_schema(spec, pa.schema([columns.field(name) for name in kept]))
         self.reader = reader_for(self.accepted, columns, storage, settings, witnesses)
+        self._storage = storage
+        self._catalog_uri = settings.catalog_uri
+        self._known: tuple[str, KnownAnswers | None] | None = None
         self._inputs = InputUris(spec.input.uris)
         self._shards: dict[int, Shard] = {}
 
@@ -57,6 +67,21 @@ class JobContext:
         size = self.accepted.spec.batch_size
         held.budget.records = None if size == "auto" else size
         return held.budget
+
+    def known_answers(self, backend: str, is_deterministic: bool) -> KnownAnswers | None:
+        """Return the answers that the job may copy on this backend; None if it computes them all.
+
+        The ledger is read at the first call. Raise Transient if its store is away.
+        """
+        if self._known is None or self._known[0] != backend:
+            media = self.task.media
+            columns = sorted(self.task_columns) or ([] if media is None else [media.name])
+            ledger = ledger_of(self.accepted, columns, backend, self._catalog_uri, self._storage)
+            if ledger is not None and not is_deterministic:
+                event(_log, "nothing_to_reuse", why="equal records have different answers: the job samples")
+                ledger = None
+            self._known = backend, None if ledger is None else KnownAnswers(ledger)
+        return self._known[1]
 
     def fingerprint(self, shard: Shard) -> str:
         """Return a hash of everything that determines the shard's part: the spec, the model and the slices."""

@@ -6,6 +6,7 @@ that reaches the step first takes the file, so that it fails once. The steps:
 claimed, read, batch-1, batch-2 …            of a shard; the stub task reaches the last ones
 before_commit, after_commit, told            before and after its part is created; after Redis is told, before the ack
 before_plan, after_plan, before_manifest, after_manifest
+before_run, after_run, before_seen, after_seen  of a series: a job gets its number, and is recorded
 """
 
 import os
@@ -77,7 +78,8 @@ def _told(self: Shards, *args: Any, **kwargs: Any) -> Any:
 def _created(self: Storage, uri: str, body: Any, owner: str) -> Any:
     name = uri.rsplit("/", 1)[-1]
     shard = shard_of(name)
-    step = {MANIFEST: "manifest", PLAN: "plan"}.get(name, "commit" if shard is not None else "other")
+    series = next((kind for kind in ("run", "seen", "merged") if name.startswith(f"{kind}-")), "other")
+    step = {MANIFEST: "manifest", PLAN: "plan"}.get(name, "commit" if shard is not None else series)
     reach(f"before_{step}", shard)
     info = _create(self, uri, body, owner)
     reach(f"after_{step}", shard)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.planning.parquet_footers import RowGroup, read_footer
-from jobs.planning.planner import BrokenFile, Limits, plan_objects, plan_shards, shard_limits
+from jobs.planning.parquet_footers import BrokenFile, RowGroup, read_footer
+from jobs.planning.planner import Limits, plan_objects, plan_shards, shard_limits
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import row_groups
 from schemas.job import parse_spec
