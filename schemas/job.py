@@ -4,7 +4,7 @@ import hashlib
 import json
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
 
 from schemas.errors import Permanent, Problem, SpecError
 from schemas.redaction import masked, shown
+from schemas.table import TableSpec
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
 
@@ -66,6 +67,13 @@ class InputSpec(Strict):
 
 class OutputSpec(Strict):
     uri: Uri = Field(description="A prefix of this job's own; `s3://` or a local folder.")
+    table: TableSpec | None = Field(None, description="A table that the parts are committed to once the job succeeded.")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a table that there isn't: the fingerprints of earlier versions' specs stay what they are."""
+        data: dict[str, Any] = serialize(self)
+        return {name: value for name, value in data.items() if name != "table" or value is not None}
 
 
 class ShardSpec(Strict):
@@ -306,6 +314,7 @@ def _keys_at(path: list[str], model: type[BaseModel]) -> list[str]:
     """Return the known keys of the mapping at `path` inside `model`."""
     for name in path:
         inner = model.model_fields[name].annotation
+        inner = next((one for one in get_args(inner) if one is not type(None)), inner)
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
         model = inner

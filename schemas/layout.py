@@ -4,6 +4,9 @@ JOB = "_job.json"
 #: A Parquet file, under a name that a glob over `*.parquet` doesn't match.
 PLAN = "_plan.pq"
 MANIFEST = "_manifest.json"
+#: Beside the manifest of a job with a table: that it has the parts, or why not; the last refusal counts.
+TABLE = "_table.json"
+TABLE_REFUSALS = "_table_refused-"
 
 
 def part_name(shard: int, shards: int) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from jobs.state import Progress, rate_of
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.loss import Loss
-from schemas.manifest import ErrorInfo, JobStatus, Manifest
+from schemas.manifest import TABLE_REFUSED, ErrorInfo, JobStatus, Manifest
 
 
 class ProgressView(BaseModel):
@@ -59,6 +59,14 @@ class EndView(BaseModel):
     errors: dict[str, int]
     skipped: dict[str, int]
     error: ErrorInfo | None
+    table_version: str | None = Field(
+        description="What the parts became in the job's table: Delta's version, or the id of Iceberg's snapshot."
+    )
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the job's table did not take its parts."""
+        return self.error is not None and self.error.code == TABLE_REFUSED
 
     @classmethod
     def of(cls, manifest: Manifest) -> "EndView":
@@ -73,6 +81,7 @@ class EndView(BaseModel):
             errors=manifest.errors,
             skipped=manifest.skipped,
             error=manifest.error,
+            table_version=manifest.table_version,
         )
 
     @classmethod
@@ -88,6 +97,7 @@ class EndView(BaseModel):
             errors=progress.errors,
             skipped={},
             error=progress.error,
+            table_version=None,
         )
 
 

@@ -91,6 +91,7 @@ def build_manifest(
         versions={name: sorted(found) for name, found in parts.versions.items()},
         parent=job.parent,
         version=__version__,
+        table=job.spec.output.table,
     )
 
 

@@ -4,6 +4,7 @@ _job.json             the job as it was accepted
 _plan.pq              its shards, one a row
 part-00042.parquet    the output rows of one shard, with a report in the footer
 _manifest.json        how the job ended; its existence makes the results final
+_table.json           of a job with a table: its parts are in it
 """
 
 import tempfile
@@ -20,6 +21,7 @@ from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.parquet import open_parquet, translated
 from jobs.storage.stored import Content, parse_stored
+from jobs.storage.table_notes import TableNotes
 from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
 from schemas.layout import JOB, MANIFEST, PLAN, child, part_name, shard_of
@@ -179,20 +181,35 @@ class JobFolder:
         return self._write(JOB, job.shown(), job.id, self.read_job)
 
     def read_manifest(self) -> Manifest | None:
-        """Return the manifest; None if the job hasn't ended."""
+        """Return the manifest; None if the job hasn't ended.
+
+        A job with a table has ended once its parts are committed, or refused: then it failed, for the table's reason.
+        """
+        written = self.written_manifest()
+        return None if written is None else self.table_notes.told(written)
+
+    @property
+    def table_notes(self) -> TableNotes:
+        """What became of the commit to the job's table."""
+        return TableNotes(self.output, self.storage)
+
+    def written_manifest(self) -> Manifest | None:
+        """Return the manifest as it was written, whatever became of the commit to the job's table; None without one."""
         way_out = f"move it away, and go on with: nightshift resume {self.output}"
         return self._read(MANIFEST, Manifest, "bad_manifest", way_out)
 
     def write_manifest(self, manifest: Manifest, owner: str) -> Manifest:
         """Write `_manifest.json`. Return the manifest that stands: another writer's if that came first."""
-        return self._write(MANIFEST, manifest, owner, self.read_manifest)
+        return self._write(MANIFEST, manifest, owner, self.written_manifest)
 
     def manifest_bytes(self) -> bytes:
         """Return `_manifest.json` as it is. Raise NotFound if the job hasn't ended."""
         return self.storage.read(self.uri(MANIFEST))
 
-    def has_manifest(self) -> bool:
-        """Return whether the job has ended, without reading its manifest."""
+    def has_ended(self, job: AcceptedJob) -> bool:
+        """Return whether the job has ended. The manifest of one without a table is not read for it."""
+        if job.spec.output.table is not None:
+            return self.read_manifest() is not None
         try:
             self.storage.stat(self.uri(MANIFEST))
         except NotFound:

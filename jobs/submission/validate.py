@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from schemas.job import JobSpec, ResolvedModel
 from schemas.layout import child, part_name
 from schemas.output import read_schema
 from schemas.plan import NO_COLUMNS
+from schemas.table import TableSpec
 
 T = TypeVar("T")
 
@@ -70,10 +72,14 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
         else [normalized(one, f"input.uri.{i}") for i, one in enumerate(uri)]
     )
     output = normalized(spec.output.uri, "output.uri").rstrip("/") + "/"
+    table = spec.output.table
+    if table is not None:
+        location = normalized(table.location, "output.table.location").rstrip("/") + "/"
+        table = table.model_copy(update={"location": location})
     return spec.model_copy(
         update={
             "input": spec.input.model_copy(update={"uri": inputs}),
-            "output": spec.output.model_copy(update={"uri": output}),
+            "output": spec.output.model_copy(update={"uri": output, "table": table}),
         }
     )
 
@@ -81,7 +87,8 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
 def check_paths(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError for a local path if none is allowed. It is quoted as written: in full it would say too much."""
     inputs = [("input.uri", uri) for uri in spec.input.uris]
-    for field, uri in [*inputs, ("output.uri", spec.output.uri)]:
+    table = [] if spec.output.table is None else [("output.table.location", spec.output.table.location)]
+    for field, uri in [*inputs, ("output.uri", spec.output.uri), *table]:
         if is_path(uri):
             settings.check_path(uri, field)
     check_model_path(spec.model, settings)
@@ -94,11 +101,38 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
     settings.check_allowed(output, settings.allowed_outputs, "output.uri")
     if output.startswith("s3://") and output.count("/") == 3:
         raise SpecError.of("output.uri", f"{output!r} is a whole bucket; name a prefix in it for this job alone")
+    if spec.output.table is not None:
+        _check_table(spec.output.table, output, settings)
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
         if output.startswith(folder) or (is_glob(uri) and glob_pattern(uri).fullmatch(child(output, part_name(0, 1)))):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
+
+
+def _check_table(table: TableSpec, output: str, settings: Settings) -> None:
+    """Raise SpecError if the job may not commit to the table, or its parts would lie outside of it."""
+    field = "output.table.location"
+    settings.check_allowed(table.location, settings.allowed_outputs, field)
+    if table.location.startswith("s3://") and table.location.count("/") == 3:
+        raise SpecError.of(field, f"{table.location!r} is a whole bucket; name a prefix in it")
+    if not output.startswith(table.location) or output == table.location:
+        raise SpecError.of(
+            field,
+            f"the output {output!r} doesn't lie below the table's location {table.location!r}: parts are added to the "
+            f"table as they are; write them to {child(table.location, 'NAME-OF-THE-RUN/')}",
+        )
+    if table.catalog is None:
+        return
+    if {"?", "#"} & set(output):
+        raise SpecError.of("output.uri", f"{output!r} has a '?' or '#' in it, which Iceberg's paths can't have")
+    if not any(fnmatchcase(table.catalog, pattern) for pattern in settings.iceberg_catalogs):
+        allowed = ", ".join(settings.iceberg_catalogs) or "none"
+        raise SpecError.of(
+            "output.table.catalog",
+            f"{table.catalog!r} is none of the catalogs that jobs may commit to here ({allowed}); the operator names "
+            "them in NIGHTSHIFT_ICEBERG_CATALOGS",
+        )
 
 
 def _check_count(uris: list[str]) -> None:

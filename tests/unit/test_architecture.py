@@ -24,12 +24,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs.client": set(),
     "jobs.state": _BASE,
     "jobs.storage": _BASE,
+    "jobs.tables": {*_BASE, "jobs.storage"},
     "jobs.broker": {*_BASE, "jobs.state"},
     "jobs.planning": {*_BASE, "jobs.storage"},
     "jobs.webhooks": {*_BASE, "jobs.state", "jobs.storage"},
     "jobs.results": {*_BASE, "jobs.storage", "jobs.planning"},
     "jobs.submission": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
-    "jobs.control": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.webhooks"},
+    "jobs.control": {
+        *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.tables", "jobs.webhooks",
+    },
     "jobs.supervisor": {*_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.submission"},
     "jobs.api": {
         *_BASE, "jobs.broker", "jobs.state", "jobs.storage", "jobs.planning", "jobs.results", "jobs.submission",

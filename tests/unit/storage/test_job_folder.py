@@ -54,7 +54,7 @@ def test_a_job_without_files(folder: JobFolder) -> None:
     assert folder.read_job() is None
     assert folder.read_manifest() is None
     assert folder.any_object() is None
-    assert not folder.has_manifest()
+    assert folder.written_manifest() is None
     with pytest.raises(NotFound):
         folder.plan()
 
