@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from schemas.errors import Problem, SpecError
+from schemas.layout import Layout
 
 
 class Settings(BaseSettings):
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
         None, gt=0, description="Resident size of a worker process at most; by default an equal share of 90% of memory."
     )
     control_processes: int = Field(2, ge=1, description="Processes of a worker that plan and finish jobs.")
+    flat_output: bool = Field(
+        False, description="Whether the parts of new jobs lie beside `_job.json`, as earlier versions need it."
+    )
     max_shards: int = Field(1_000_000, ge=1, description="Largest plan of a job, in shards.")
     rebuild: bool = Field(True, description="Whether a worker that finds a new Redis enters the catalog's jobs.")
     max_transient: int = Field(12, ge=1, description="How often a shard is retried for a fault that should pass.")
@@ -188,6 +192,11 @@ class Settings(BaseSettings):
     @property
     def catalog_uri(self) -> str:
         return self.catalog or str(self.home / "catalog")
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parts of a new job lie."""
+        return Layout.FLAT if self.flat_output else Layout.DATA
 
     @property
     def tokens_path(self) -> Path:

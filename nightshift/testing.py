@@ -97,7 +97,7 @@ class InProcess:
     def accept(self, spec: JobSpec) -> AcceptedJob:
         """Write a job that Redis doesn't know yet."""
         checked = validate(spec, self.storage, self.settings)
-        return self.submitter.create(new_job(checked.spec, checked.model)).job
+        return self.submitter.create(new_job(checked.spec, checked.model, layout=self.settings.layout)).job
 
     def submit(self, spec: JobSpec) -> AcceptedJob:
         """Write a job and enter it in Redis."""

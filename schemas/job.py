@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from schemas.errors import Permanent, Problem, SpecError
+from schemas.layout import Layout
 from schemas.redaction import masked, shown
 from schemas.table import TableSpec
 from schemas.task import Task, TaskParams
@@ -204,7 +205,8 @@ class AcceptedJob(Strict):
 
     `allowed_inputs` are the prefixes that the submitter may read, URIs in a table's rows included. It is None if the
     settings alone decide what may be read. `max_priority` is the submitter's: above NORMAL_PRIORITY, a job goes before
-    those of other tenants only up to it. It is None if the submitter has the usual one.
+    those of other tenants only up to it. It is None if the submitter has the usual one. `layout` says where the parts
+    lie: jobs of versions that knew one place don't name it.
     """
 
     id: str
@@ -217,12 +219,14 @@ class AcceptedJob(Strict):
     parent: Parent | None = None
     allowed_inputs: tuple[str, ...] | None = None
     max_priority: int | None = None
+    layout: Layout = Layout.FLAT
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a key that earlier versions don't know, if it says nothing."""
         data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "max_priority" or value is not None}
+        usual = {"max_priority": None, "layout": Layout.FLAT}
+        return {name: value for name, value in data.items() if name not in usual or value != usual[name]}
 
     def shown(self) -> "AcceptedJob":
         """Return the job with secrets in the URL of `notify` masked."""

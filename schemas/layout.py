@@ -1,4 +1,9 @@
-"""The names of the objects under a job's output location: data begins with `part-`, all else with `_`."""
+"""What are the objects of a job called, and where below its output location do they lie?
+
+Parts begin with `part-`, all else with `_`, which readers of a folder of Parquet files pass over.
+"""
+
+from enum import StrEnum
 
 JOB = "_job.json"
 #: A Parquet file, under a name that a glob over `*.parquet` doesn't match.
@@ -7,6 +12,21 @@ MANIFEST = "_manifest.json"
 #: Beside the manifest of a job with a table: that it has the parts, or why not; the last refusal counts.
 TABLE = "_table.json"
 TABLE_REFUSALS = "_table_refused-"
+
+
+class Layout(StrEnum):
+    """Where a job's parts lie. Everything else lies in the output location itself.
+
+    `data`: in the folder `data`, which holds nothing else. `flat`: in the output location, as in the jobs of versions
+    that knew no other place.
+    """
+
+    FLAT = "flat"
+    DATA = "data"
+
+    def parts_in(self, location: str) -> str:
+        """Return the folder of the parts of a job with this output location. It ends in a slash."""
+        return child(location, "data/" if self is Layout.DATA else "")
 
 
 def part_name(shard: int, shards: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from schemas.job import Parent, ResolvedModel
-from schemas.layout import shard_of
+from schemas.layout import Layout, shard_of
 from schemas.redaction import masked
 from schemas.table import TableSpec
 
@@ -99,8 +99,9 @@ class Manifest(BaseModel):
     """The end of a job, and its results. It is written once, and last but for the notes of a commit to a table.
 
     `skipped` counts the objects under the input's prefix that were not records, by reason. `parent` is the job that
-    this one retried. `version` is that of the Nightshift that wrote it. `table_version` is what the parts became in the
-    `table`: it is filled in when the manifest is read, since the commit comes after it.
+    this one retried. `version` is that of the Nightshift that wrote it. `layout` says where the parts lie, for other
+    programs: Nightshift itself goes by the job's. `table_version` is what the parts became
+    in the `table`: it is filled in when the manifest is read, since the commit comes after it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -124,6 +125,7 @@ class Manifest(BaseModel):
     versions: dict[str, list[str]]
     parent: Parent | None = None
     version: str | None = None
+    layout: Layout = Layout.FLAT
     table: TableSpec | None = None
     table_version: str | None = None
 

@@ -113,7 +113,7 @@ class Service:
 
     def folder(self, job: AcceptedJob) -> JobFolder:
         """Return the job's objects."""
-        return self.catalog.folder(job.output)
+        return self.catalog.folder_of(job)
 
     def submitter_for(self, who: Principal) -> Submitter:
         """Return what accepts the principal's jobs."""

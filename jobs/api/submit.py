@@ -58,7 +58,7 @@ def _new(asked: Asked, spec: JobSpec) -> AcceptedJob:
     checked = _validated(asked, spec)
     service.check_quota(who)
     if not who.token_id:
-        return new_job(checked.spec, checked.model)
+        return new_job(checked.spec, checked.model, layout=service.settings.layout)
     # `*` of a token is all that the settings allow, and local files only if these do.
     allowed = service.settings_for(who).allowed_inputs
     inputs = ("*" if service.settings.allow_files else "s3://",) if "*" in allowed else tuple(allowed)
@@ -68,6 +68,7 @@ def _new(asked: Asked, spec: JobSpec) -> AcceptedJob:
         accepted_by=f"token {who.token_id}",
         allowed_inputs=inputs,
         max_priority=who.max_priority,
+        layout=service.settings.layout,
     )
 
 

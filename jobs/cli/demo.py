@@ -55,5 +55,5 @@ def demo(folder: str) -> None:
         click.echo(shown(row))
     same = sum(row["prediction"]["label"] == row["human"] for row in rows if row["error"] is None)
     click.echo(f"the model agrees with people on {same:,} of {len(rows):,} reviews")
-    click.echo(f"read them with anything that reads Parquet: {job.output}part-*.parquet")
+    click.echo(f"read them with anything that reads Parquet: {job.layout.parts_in(job.output)}")
     raise SystemExit(exit_code(manifest))

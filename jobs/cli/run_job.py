@@ -55,7 +55,7 @@ def validated(spec: JobSpec, storage: Storage, settings: Settings) -> Validated:
 def validated_job(spec: JobSpec, storage: Storage, settings: Settings) -> AcceptedJob:
     """Return a new job of the spec, written nowhere yet. Raise SpecError if the spec isn't valid."""
     checked = validated(spec, storage, settings)
-    return new_job(checked.spec, checked.model)
+    return new_job(checked.spec, checked.model, layout=settings.layout)
 
 
 def run_spec(
@@ -135,7 +135,7 @@ class _Services:
         enqueue(job, state, Broker(make_app(self.settings, "cli")))
         if not as_json:
             click.echo(f"job {job.id} → {job.output}", err=True)
-        return _followed(job, state, JobFolder(job.output, storage), as_json, self.check)
+        return _followed(job, state, JobFolder.of(job, storage), as_json, self.check)
 
 
 @contextmanager

@@ -92,6 +92,7 @@ def build_manifest(
         parent=job.parent,
         version=__version__,
         table=job.spec.output.table,
+        layout=job.layout,
     )
 
 
@@ -111,7 +112,7 @@ def _look_by_name(
 
     def look(shard: int) -> tuple[ObjectInfo, ShardReport] | ErrorInfo:
         name = part_name(shard, progress.shards)
-        gone = ErrorInfo(code="part_missing", message=f"{folder.uri(name)} was written, and is gone")
+        gone = ErrorInfo(code="part_missing", message=f"{folder.part_uri(name)} was written, and is gone")
         try:
             return folder.find_part(name, progress.job) or gone
         except Permanent as error:

@@ -78,6 +78,7 @@ class Control:
                     self._cancel(job, output)
                     return
                 accepted = job_of(job, self._catalog)
+                folder = self._catalog.folder_of(accepted)
                 size = self._plan(accepted, folder)
                 done = folder.committed(job, size.shards)
             except ServiceUnavailable:
@@ -133,7 +134,8 @@ class Control:
         storage, settings, check = self._catalog.storage, self._settings, self._still_planning(job.id)
         rate = self._state.jobs.rate(job.spec.task, job.spec.model)
         limits = shard_limits(job.spec, rate, settings.max_shards)
-        plan = planned_retry(job.parent, storage, limits, check) if job.parent else None
+        parent = job_of(job.parent.job, self._catalog) if job.parent else None
+        plan = planned_retry(parent, storage, limits, check) if parent else None
         plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check)
         if job.spec.output.table is not None:  # before anything is computed for a table that won't take it
             kept = [plan.columns.field(name) for name in kept_columns(job.spec, plan.columns)]

@@ -13,7 +13,6 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage.catalog import Catalog
-from jobs.storage.job_folder import JobFolder
 from jobs.webhooks.delivery import Notifier
 from schemas.errors import Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
@@ -42,7 +41,7 @@ class Finisher:
                 return
             try:
                 folder = self._catalog.folder(output)
-                manifest = folder.written_manifest() or self._write_manifest(progress, folder)
+                manifest = folder.written_manifest() or self._write_manifest(progress)
                 if manifest is not None and manifest.table is not None and manifest.status is JobStatus.SUCCEEDED:
                     self._tables.commit(progress, manifest, folder)
                     manifest = folder.read_manifest()
@@ -72,9 +71,10 @@ class Finisher:
         progress = self._state.jobs.progress(job)
         return progress if progress is not None and progress.finishable else None
 
-    def _write_manifest(self, progress: Progress, folder: JobFolder) -> Manifest | None:
+    def _write_manifest(self, progress: Progress) -> Manifest | None:
         """Write the job's manifest. Return None if Redis was lost while the parts were read: the job may go on."""
         job, failed = job_of(progress.job, self._catalog), self._state.jobs.failed_shards(progress.job)
+        folder = self._catalog.folder_of(job)
         give_up = partial(self._is_over, progress.job, "parts", _LOOKS)
         made = build_manifest(job, progress, failed, folder, give_up)
         return None if self._due(progress.job) is None else folder.write_manifest(made, self._name)

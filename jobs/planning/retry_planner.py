@@ -17,7 +17,7 @@ from jobs.planning.planner import Limits, checked
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import Permanent
-from schemas.job import Parent
+from schemas.job import AcceptedJob
 from schemas.plan import OBJECT, Planned, Shard, Slice
 
 #: Slices of a shard at most: rows with an error that stand apart are one slice each.
@@ -27,13 +27,13 @@ _READERS = 8
 
 
 def planned_retry(
-    parent: Parent, storage: Storage, limits: Limits, check: Callable[[], None] = lambda: None
+    parent: AcceptedJob, storage: Storage, limits: Limits, check: Callable[[], None] = lambda: None
 ) -> Planned | None:
     """Return the plan of a retry; None if the parent ended before it had a plan of its own.
 
     `check` is called for each shard, and may raise to end this.
     """
-    folder = JobFolder(parent.output, storage)
+    folder = JobFolder.of(parent, storage)
     manifest = folder.read_manifest()
     if manifest is None:
         raise Permanent(f"the manifest is gone from {parent.output}", code="job_gone")

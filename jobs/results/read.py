@@ -55,7 +55,7 @@ def result_batches(
 
     Raise NotFinished if the job hasn't ended and `partial` is False.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     manifest = folder.read_manifest()
     if manifest is not None:
         parts = (folder.part(part.name) for part in manifest.parts)
@@ -81,7 +81,7 @@ def batches_from(
     `errors_only` leaves out the parts that have no error. Raise NotFinished if the job has not ended and `partial` is
     False.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     for shard, info in _parts(job, place, folder, partial, errors_only):
         first = place.row if shard == place.shard else 0
         yield from _batches(shard, first, info, folder.storage)

@@ -47,7 +47,7 @@ def batches_with_retries(job: AcceptedJob, catalog: Catalog, *, errors_only: boo
 
     Raise NotFinished if the job has not ended.
     """
-    manifest = catalog.folder(job.output).read_manifest()
+    manifest = catalog.folder_of(job).read_manifest()
     if manifest is None:
         raise NotFinished(f"job {job.id} has not ended: wait for it")
     source = _Source(job, manifest, catalog)
@@ -77,7 +77,7 @@ class _Source:
                     f"{self._version}: read them apart",
                     code="other_version",
                 )
-        pieces = _own_rows(catalog.folder(job.output), manifest)
+        pieces = _own_rows(catalog.folder_of(job), manifest)
         if pieces is None:
             # It ended before it had a plan: each retry planned the whole input anew, and the last one stands for it.
             pieces = self._overlays[-1]._all() if self._overlays else iter(())
@@ -140,7 +140,7 @@ _NONE = _Rows(None, [], [])
 def _ended_retries(job: AcceptedJob, catalog: Catalog) -> Iterator[tuple[AcceptedJob, Manifest]]:
     for pointer in catalog.retries_of(job.id):
         retry = catalog.job(pointer.id)
-        manifest = None if retry is None else catalog.folder(retry.output).read_manifest()
+        manifest = None if retry is None else catalog.folder_of(retry).read_manifest()
         if retry is not None and manifest is not None and manifest.job == retry.id:
             yield retry, manifest
 

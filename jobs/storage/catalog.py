@@ -86,8 +86,12 @@ class Catalog:
     storage: Storage
 
     def folder(self, output: str) -> JobFolder:
-        """Return the objects of the job at this output location."""
+        """Return the objects of the job at this output location, but for its parts: see `folder_of`."""
         return JobFolder(output, self.storage)
+
+    def folder_of(self, job: AcceptedJob) -> JobFolder:
+        """Return the objects of this job."""
+        return JobFolder.of(job, self.storage)
 
     def check(self) -> None:
         """Raise NotFound, AccessDenied or Transient if the catalog can't be read."""

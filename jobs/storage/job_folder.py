@@ -1,10 +1,12 @@
 """Which objects does a job have, and what is in them? All under its output location, each written once.
 
-_job.json             the job as it was accepted
-_plan.pq              its shards, one a row
-part-00042.parquet    the output rows of one shard, with a report in the footer
-_manifest.json        how the job ended; its existence makes the results final
-_table.json           of a job with a table: its parts are in it
+_job.json                  the job as it was accepted
+_plan.pq                   its shards, one a row
+data/part-00042.parquet    the output rows of one shard, with a report in the footer
+_manifest.json             how the job ended; its existence makes the results final
+_table.json                of a job with a table: its parts are in it
+
+In a job of the layout `flat` the parts lie beside the other files.
 """
 
 import tempfile
@@ -24,7 +26,7 @@ from jobs.storage.stored import Content, parse_stored
 from jobs.storage.table_notes import TableNotes
 from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, PLAN, child, part_name, shard_of
+from schemas.layout import JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
 from schemas.manifest import Manifest
 from schemas.plan import (
     PLAN_ROW_GROUP,
@@ -146,17 +148,32 @@ class Plan:
 
 @dataclass(frozen=True)
 class JobFolder:
-    """The objects of the job whose output location is `output`. A link in it leads nowhere else."""
+    """The objects of the job whose output location is `output`. A link in it leads nowhere else.
+
+    Where the parts lie is known of a job alone (`of`). With an output location alone, only the other objects are.
+    """
 
     output: str
     storage: Storage
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "storage", self.storage.within([self.output.rstrip("/") + "/"]))
 
+    @classmethod
+    def of(cls, job: AcceptedJob, storage: Storage) -> "JobFolder":
+        """Return the objects of this job."""
+        return cls(job.output, storage, job.layout)
+
     def uri(self, name: str) -> str:
-        """Return the URI of one of the job's objects."""
+        """Return the URI of one of the job's objects that is no part."""
         return child(self.output, name)
+
+    def part_uri(self, name: str) -> str:
+        """Return the URI of a part."""
+        if self.layout is None:
+            raise AssertionError(f"where the parts of {self.output} lie is known of its job: use JobFolder.of")
+        return self.layout.parts_in(self.output) + name
 
     def any_object(self) -> ObjectInfo | None:
         """Return an object that lies at the location, a job's or not; None if it is empty."""
@@ -244,11 +261,11 @@ class JobFolder:
 
     def part(self, name: str) -> ObjectInfo:
         """Return a part, by the name that the manifest gives it. Raise NotFound if it is gone."""
-        return self.storage.stat(self.uri(name))
+        return self.storage.stat(self.part_uri(name))
 
     def write_part(self, name: str, body: BinaryIO, owner: str) -> None:
         """Create a part. Raise AlreadyExists if there is one of this name."""
-        self.storage.create(self.uri(name), body, owner)
+        self.storage.create(self.part_uri(name), body, owner)
 
     def find_report(self, name: str, job: str) -> ShardReport | None:
         """Return the report in a part; None if there is no such part. Raise Permanent if it is another job's."""
@@ -270,8 +287,9 @@ class JobFolder:
 
     def parts(self) -> Iterator[tuple[int, ObjectInfo]]:
         """Yield shard and object of each part, in order."""
-        for info in self.storage.list(self.uri("part-")):
-            shard = shard_of(info.uri.rsplit("/", 1)[-1])
+        folder = self.part_uri("")
+        for info in self.storage.list(folder + "part-"):
+            shard = shard_of(info.uri.removeprefix(folder))
             if shard is not None:
                 yield shard, info
 

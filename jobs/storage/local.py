@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO, FileIO
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -165,6 +166,7 @@ class LocalStore:
         target = Path(uri)
         aside = target.with_name(f"{_ASIDE}{owner}-{secrets.token_hex(4)}")
         try:
+            made = list(takewhile(lambda folder: not folder.exists(), (target.parent, *target.parent.parents)))
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AccessDenied(f"can't make the folder {target.parent}: {error.strerror}") from None
@@ -183,7 +185,8 @@ class LocalStore:
                     if isinstance(error, FileExistsError):
                         raise
                     raise Permanent(f"{target.parent} can't hard-link files, which commits rely on: {error}") from error
-                self._sync_folder(target.parent)
+                for folder in (target.parent, *(one.parent for one in made)):
+                    self._sync_folder(folder)
                 return _info(uri, target.stat())
             finally:
                 aside.unlink(missing_ok=True)

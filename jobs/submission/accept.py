@@ -23,6 +23,7 @@ from jobs.submission.resolve_model import model_source
 from schemas import __version__
 from schemas.errors import Permanent, SpecError
 from schemas.job import AcceptedJob, JobSpec, Parent, ResolvedModel
+from schemas.layout import Layout
 from schemas.manifest import Manifest
 
 #: The letters of an id, in the order that they sort in. Those that look like others are left out.
@@ -184,7 +185,7 @@ def found_job(job: AcceptedJob, storage: Storage) -> Accepted:
 
     Raise SpecError if it hasn't, and was refused for its store.
     """
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     manifest = folder.read_manifest()
     if manifest is not None and manifest.is_refused:
         manifest = None  # what is missing is the commit
@@ -210,6 +211,7 @@ def new_job(
     accepted_by: str | None = None,
     allowed_inputs: tuple[str, ...] | None = None,
     max_priority: int | None = None,
+    layout: Layout = Layout.DATA,
 ) -> AcceptedJob:
     """Return a new job of a validated spec. It is written nowhere yet."""
     return AcceptedJob(
@@ -223,6 +225,7 @@ def new_job(
         parent=parent,
         allowed_inputs=allowed_inputs,
         max_priority=max_priority,
+        layout=layout,
     )
 
 

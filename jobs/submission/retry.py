@@ -31,7 +31,7 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
     parent has not ended, SpecError if the output can't be used.
     """
     storage = submitter.catalog.storage
-    if JobFolder(parent.output, storage).read_manifest() is None:
+    if JobFolder.of(parent, storage).read_manifest() is None:
         raise NotFinished(f"job {parent.id} has not ended: its errors can be retried when it has")
     given = None if output is None else normalized(output, "output").rstrip("/") + "/"
     for location in _beside(parent.output) if given is None else [given]:
@@ -59,6 +59,7 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
         Parent(job=parent.id, output=parent.output),
         allowed_inputs=parent.allowed_inputs,
         max_priority=parent.max_priority,
+        layout=settings.layout,
     )
     there = submitter.write(job)
     if there.id == job.id:

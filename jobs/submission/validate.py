@@ -17,7 +17,7 @@ from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.input_uris import MAX_GLOBS, MAX_URIS, MAX_WILDCARDS, glob_pattern, is_glob, wildcards
 from schemas.job import JobSpec, ResolvedModel
-from schemas.layout import child, part_name
+from schemas.layout import Layout, child, part_name
 from schemas.output import read_schema
 from schemas.plan import NO_COLUMNS
 from schemas.table import TableSpec
@@ -106,7 +106,7 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
-        if output.startswith(folder) or (is_glob(uri) and glob_pattern(uri).fullmatch(child(output, part_name(0, 1)))):
+        if output.startswith(folder) or (is_glob(uri) and _matches_a_part(uri, output)):
             raise SpecError.of("output.uri", f"{output!r} lies inside the input {uri!r}; write it beside that")
 
 
@@ -133,6 +133,12 @@ def _check_table(table: TableSpec, output: str, settings: Settings) -> None:
             f"{table.catalog!r} is none of the catalogs that jobs may commit to here ({allowed}); the operator names "
             "them in NIGHTSHIFT_ICEBERG_CATALOGS",
         )
+
+
+def _matches_a_part(glob: str, output: str) -> bool:
+    """Return whether the glob would match a part of the job, in either layout."""
+    pattern = glob_pattern(glob)
+    return any(pattern.fullmatch(layout.parts_in(output) + part_name(0, 1)) for layout in Layout)
 
 
 def _check_count(uris: list[str]) -> None:

@@ -34,7 +34,7 @@ def commit_job(job: AcceptedJob, storage: Storage) -> str | None:
     part is not what the manifest says, and as a table's `commit` does.
     """
     spec = job.spec.output.table
-    folder = JobFolder(job.output, storage)
+    folder = JobFolder.of(job, storage)
     manifest = folder.written_manifest()
     if spec is None or manifest is None:
         raise Permanent(f"job {job.id} has no table, or no manifest", code="no_table")

@@ -80,7 +80,7 @@ def put_table(endpoint: str, bucket: str, key: str, column: str) -> None:
 def rows_at(endpoint: str, prefix: str) -> int:
     """Rows of a job's parts in the bucket of outputs."""
     client = s3_client(endpoint)
-    parts = client.list_objects_v2(Bucket="annotated", Prefix=f"{prefix}part-")["Contents"]
+    parts = client.list_objects_v2(Bucket="annotated", Prefix=f"{prefix}data/part-")["Contents"]
     read = (client.get_object(Bucket="annotated", Key=part["Key"])["Body"].read() for part in parts)
     return sum(pq.read_metadata(io.BytesIO(data)).num_rows for data in read)
 

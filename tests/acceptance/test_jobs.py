@@ -81,9 +81,9 @@ def test_twenty_thousand_rows_in_s3(
 
     local = tmp_path / "copy"
     local.mkdir()
-    for part in s3_client(s3_endpoint).list_objects_v2(Bucket=s3.removeprefix("s3://"), Prefix="out/part-")["Contents"]:
-        name = part["Key"].rsplit("/", 1)[-1]
-        s3_client(s3_endpoint).download_file(s3.removeprefix("s3://"), part["Key"], str(local / name))
+    client, bucket = s3_client(s3_endpoint), s3.removeprefix("s3://")
+    for part in client.list_objects_v2(Bucket=bucket, Prefix="out/data/part-")["Contents"]:
+        client.download_file(bucket, part["Key"], str(local / part["Key"].rsplit("/", 1)[-1]))
     (local / "_plan.pq").touch()  # lies in the same folder, and is not taken for data
     query = f"select count(*), count(distinct id), min(prediction.score) > 0 from '{local}/*.parquet'"
     assert duckdb.execute(query).fetchall() == [(20_000, 20_000, True)]
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
         # Whoever runs the tests in the background, as shells do, has them ignore Ctrl-C, and all that they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
-    wait_for("two parts", lambda: len(list(output.glob("part-*"))) >= 2)
+    wait_for("two parts", lambda: len(list(output.glob("data/part-*"))) >= 2)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=240)
@@ -144,7 +144,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
     assert f"nightshift resume {output}" in err
     assert psutil.wait_procs(family, timeout=120)[1] == []
     assert list(temporary.iterdir()) == []
-    before = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
+    before = {p.name: p.stat().st_mtime_ns for p in output.glob("data/part-*")}
     assert 2 <= len(before) < 16
     assert nightshift("status", output).out.count("not finished; there is no deployment here") == 1
     assert nightshift("results", output).code == 1
@@ -152,7 +152,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(slow_classifier: Path, tmp_
 
     done = nightshift("resume", output, "--json")
     assert (done.code, done.json["rows"], done.json["parts"]) == (0, 2400, 16)
-    after = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
+    after = {p.name: p.stat().st_mtime_ns for p in output.glob("data/part-*")}
     assert before.items() <= after.items(), "what was done is not done again"
     assert [row["id"] for row in read_output(str(output))] == list(range(2400))
 
@@ -162,7 +162,7 @@ def test_a_killed_command_leaves_no_process_behind(slow_classifier: Path, tmp_pa
     at = [*options(slow_classifier, file, tmp_path / "out"), "--set", "shard.rows=150"]
     env = environment(NIGHTSHIFT_GRACE_S="5")
     process = subprocess.Popen([*NIGHTSHIFT, "run", *at], env=env, stderr=subprocess.DEVNULL)
-    wait_for("a part", lambda: list((tmp_path / "out").glob("part-*")))
+    wait_for("a part", lambda: list((tmp_path / "out").glob("data/part-*")))
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
@@ -255,10 +255,10 @@ def test_redis_emptied_in_the_middle(
         state._redis.flushall()
         child.resume()
         wait_for("the shard in hand is over", lambda: events(log, "shard_put_back"))
-        before = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
+        before = {p.name: p.stat().st_mtime_ns for p in output.glob("data/part-*")}
         done = nightshift("resume", job, "--json")
     assert (done.code, done.json["rows"]) == (0, 900)
-    after = {p.name: p.stat().st_mtime_ns for p in output.glob("part-*")}
+    after = {p.name: p.stat().st_mtime_ns for p in output.glob("data/part-*")}
     assert before.items() <= after.items()
     assert [row["id"] for row in read_output(str(output))] == list(range(900))
     assert len(events(log, "model_loaded")) == 1
@@ -278,7 +278,7 @@ def test_cancel_is_seen_at_the_next_batch(
     assert (done.code, "cancelled: " in done.out) == (1, True)
     manifest: dict[str, Any] = json.loads((tmp_path / "out" / "_manifest.json").read_text())
     assert manifest["status"] == "cancelled"
-    assert len(manifest["parts"]) == len(list((tmp_path / "out").glob("part-*")))
+    assert len(manifest["parts"]) == len(list((tmp_path / "out").glob("data/part-*")))
 
 
 def test_a_model_in_s3_is_fetched_once(s3: str, s3_endpoint: str, classifier: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def running_job(model: Path, tmp_path: Path) -> "Iterator[subprocess.Popen[str]]
 
 
 def parts(tmp_path: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("data/part-*")}
 
 
 def check(process: "subprocess.Popen[str]", before: dict[str, int], tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_three_shards_behind_a_job_of_many(settings: Settings, state: State, cla
         assert "cancelled: " in nightshift("watch", big).out
     manifest = json.loads((tmp_path / "big" / "_manifest.json").read_text())
     assert manifest["status"] == "cancelled"
-    assert len(manifest["parts"]) == len(list((tmp_path / "big").glob("part-*")))
+    assert len(manifest["parts"]) == len(list((tmp_path / "big").glob("data/part-*")))
     order = [event["job"] for event in events(log, "shard_committed")]
     assert order.index(small) - before_it <= 1, "it waits for the shard in hand alone"
 

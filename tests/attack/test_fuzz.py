@@ -123,7 +123,7 @@ def test_a_manifest_and_a_part(house: House, classifier: Path, tmp_path: Path) -
     manifest = tmp_path / "out" / MANIFEST
     fuzz(manifest.read_bytes(), partial(written, manifest, folder.read_manifest))
     assert read_output(f"{tmp_path}/out")
-    part = next((tmp_path / "out").glob("part-*"))
+    part = next((tmp_path / "out").glob("data/part-*"))
     assert REPORT_KEY in pq.read_metadata(part).metadata
     storage = Storage()
 

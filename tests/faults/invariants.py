@@ -54,7 +54,8 @@ def check(
     """
     storage = Storage()
     manifest = Manifest.model_validate_json(ended.manifest)
-    rows = [row for part in manifest.parts for row in _rows(child(ended.output, part.name), storage)]
+    uris = {part.name: manifest.layout.parts_in(ended.output) + part.name for part in manifest.parts}
+    rows = [row for part in manifest.parts for row in _rows(uris[part.name], storage)]
 
     old = was or {}
     ids = {uri: _table(old.get(uri, uri), storage)["id"].to_pylist() for uri in inputs}
@@ -84,7 +85,7 @@ def check(
     for part in manifest.parts:
         assert part.name in now, f"I2: {part.name} is gone"
         assert (part.bytes, part.etag) == now[part.name], f"I2: {part.name} is not the one in the manifest"
-        found = _rows(child(ended.output, part.name), storage)
+        found = _rows(uris[part.name], storage)
         assert len(found) == part.rows, f"I2: {part.name} has {len(found)} rows, not {part.rows}"
         runs = {row["prediction"]["run"] for row in found if row["prediction"] and "run" in row["prediction"]}
         assert len(runs) <= 1, f"I2: {part.name} mixes the answers of {len(runs)} runs"

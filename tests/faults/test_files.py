@@ -59,7 +59,7 @@ def test_a_job_ends_whatever_becomes_of_its_files(
 ) -> None:
     with stage.worker("--groups", "text,control"):
         job = stage.job("job", 60, params={"batch_ms": 200})
-        wait_for("a part", lambda: list(Path(job.output).glob("part-*")))
+        wait_for("a part", lambda: list(Path(job.output).glob("data/part-*")))
         harm(stage, job)
         if cancelled:
             assert stage.state.jobs.cancel(job.id)

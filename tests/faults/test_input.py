@@ -49,7 +49,7 @@ def test_an_input_overwritten_while_the_job_runs(stage: Stage, note: Note, tmp_p
     with stage.worker():
         usual = {"shard": {"rows": 10}, "batch_size": 5, "params": {"batch_ms": 100}}
         job = stage.submit(str(file), str(tmp_path / "out"), **usual)
-        wait_for("two parts", lambda: len(list(Path(job.output).glob("part-*"))) >= 2)
+        wait_for("two parts", lambda: len(list(Path(job.output).glob("data/part-*"))) >= 2)
         if how == "in place":
             file.write_bytes(other.read_bytes())
         else:

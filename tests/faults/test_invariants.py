@@ -24,7 +24,7 @@ def _rewrite(part: int, change: Callable[[pa.Table], pa.Table], *, tell: bool) -
     """Change a part's table; `tell` corrects what the manifest says of its size and etag."""
 
     def break_it(output: Path) -> None:
-        file = output / part_name(part, 3)
+        file = output / "data" / part_name(part, 3)
         pq.write_table(change(pq.read_table(file)), file)
         if tell:
             manifest = json.loads((output / "_manifest.json").read_text())
@@ -43,7 +43,7 @@ def _emptied(table: pa.Table) -> pa.Table:
 
 
 def _one_more(output: Path) -> None:
-    (output / part_name(3, 4)).touch()
+    (output / "data" / part_name(3, 4)).touch()
 
 
 BROKEN: list[tuple[str, Break]] = [
@@ -64,16 +64,20 @@ def output(settings: Settings, classifier: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+def _files(output: Path) -> list[Path]:
+    return [file for file in output.rglob("*") if file.is_file()]
+
+
 def test_a_finished_job_passes_and_each_break_is_told(output: Path) -> None:
     inputs = [str(output.parent / "in.parquet")]
     ended = Ended.seen(str(output), Storage())
     check(ended, inputs, BOUND_S, attempts={0: 1}, meanwhile=[])
-    kept = {file: (file.read_bytes(), file.stat()) for file in output.iterdir()}
+    kept = {file: (file.read_bytes(), file.stat()) for file in _files(output)}
     for message, break_it in BROKEN:
         break_it(output)
         with pytest.raises(AssertionError, match=message):
             check(Ended.seen(str(output), Storage()), inputs, BOUND_S)
-        for file in output.iterdir():
+        for file in _files(output):
             file.unlink()
         for file, (data, stat) in kept.items():
             file.write_bytes(data)

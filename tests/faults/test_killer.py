@@ -28,7 +28,7 @@ def test_random_kills(copy: Path, stub_task: None, note: Note, tmp_path: Path, s
         other = stage.job("other", 50, labels={"tenant": "another"})
         manifest_file = Path(job.output, MANIFEST)
         killer = Killer(stage, redis_server, seed)
-        killer.run(lambda: len(list(Path(job.output).glob("part-*"))), manifest_file.exists, kills=25)
+        killer.run(lambda: len(list(Path(job.output).glob("data/part-*"))), manifest_file.exists, kills=25)
         ended, beside = stage.ended(job), stage.ended(other)
         stage.check(beside, other, bound_s=BOUND_S, attempts=10)
         manifest = stage.check(ended, job, bound_s=BOUND_S, attempts=10, meanwhile=[beside])

@@ -46,7 +46,7 @@ def test_a_full_disk(stage: Stage, note: Note, tmp_path: Path) -> None:
         child.rlimit(psutil.RLIMIT_FSIZE, (512 << 10, psutil.RLIM_INFINITY))
         child.resume()
         wait_for("a shard is put back", lambda: "File too large" in worker.log.read_text())
-        assert not list(Path(job.output).glob("part-*"))
+        assert not list(Path(job.output).glob("data/part-*"))
         child.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
         ended = stage.ended(job)
         assert not list(temporary.glob("nightshift-part-*"))

@@ -20,7 +20,7 @@ def test_records_that_crash_hang_and_eat(stage: Stage, note: Note) -> None:
     limits = {"NIGHTSHIFT_RECORD_TIMEOUT_S": "4", "NIGHTSHIFT_PROCESS_MEMORY_GB": "1.5"}
     with stage.worker("--groups", "text,control", "--processes", "2", **limits):
         job = stage.job("job", 100, texts=[TEXTS.get(row, f"text {row}") for row in range(100)])
-        wait_for("a part", lambda: list(Path(job.output).glob("part-*")))
+        wait_for("a part", lambda: list(Path(job.output).glob("data/part-*")))
         other = stage.job("other", 50)
         beside = stage.ended(other)
         ended = stage.ended(job, bound_s=300)

@@ -19,7 +19,7 @@ from tests.servers import wait_for
 
 
 def parts(job: Submitted) -> int:
-    return len(list(Path(job.output).glob("part-*")))
+    return len(list(Path(job.output).glob("data/part-*")))
 
 
 def _finished(stage: Stage, job: Submitted, note: Note, what: str, attempts: int = 2) -> None:

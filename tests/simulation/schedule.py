@@ -234,7 +234,9 @@ class _Draw:
         return cancel
 
     def _is_done(self, job: AcceptedJob) -> bool:
-        parts = sum(uri.startswith(child(job.output, "part-")) for uri in self._deployment.objects.content)
+        parts = sum(
+            uri.startswith(job.layout.parts_in(job.output) + "part-") for uri in self._deployment.objects.content
+        )
         return parts == int(job.spec.labels["shards"])
 
     def _pause(self, at: float) -> Callable[[], object]:
@@ -274,7 +276,7 @@ def _check(schedule: Schedule, deployment: Deployment, manifests: dict[str, Mani
 
 def _wrong_with(job: AcceptedJob, manifest: Manifest, deployment: Deployment) -> list[str]:
     wrong = []
-    folder = JobFolder(job.output, deployment.storage("check"))
+    folder = JobFolder.of(job, deployment.storage("check"))
     troubles = deployment.troubles[job.id]
     shards = int(job.spec.labels["shards"])
     named = [part.shard for part in manifest.parts]

@@ -48,10 +48,6 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def folder(self) -> JobFolder:
-        return JobFolder(self.order.output, self.process.storage)
-
-    @property
     def part(self) -> str:
         """The name of the part."""
         return part_name(self.order.shard, self.order.shards)
@@ -121,7 +117,7 @@ def _judge(attempt: Attempt, outcome: Outcome, verdict: Verdict) -> None:
         if was_open:
             resumed(process)
     elif verdict.suspect:
-        process.suspect_folder = attempt.folder
+        process.suspect_folder = JobFolder(attempt.order.output, process.storage)
         process.breaker.failed(outcome.why, job)
         if process.breaker.is_open:
             suspended(process)
@@ -169,12 +165,12 @@ def _loading(lease: Lease, watch: Watch, settings: Settings) -> Iterator[None]:
 def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
     """Compute the shard's part and create it in storage. If another attempt's part is there already, it counts."""
     process, order = attempt.process, attempt.order
-    folder = attempt.folder
     with watch.moving(OPEN):
+        job = process.job(order.job)
+        folder = JobFolder.of(job.accepted, process.storage)
         found = folder.find_report(attempt.part, order.job)
         if found is not None:
             return Outcome("found", report=found)
-        job = process.job(order.job)
         shard = job.shard(order.shard)
     loading, fetching = partial(_loading, lease, watch, process.settings), partial(watch.moving, FETCH)
     held = process.models.get(job.accepted, job.handler, loading, fetching)

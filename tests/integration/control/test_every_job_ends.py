@@ -11,7 +11,7 @@ from jobs.storage import ObjectInfo, Storage
 from jobs.supervisor.recovery import rebuild
 from schemas.errors import AccessDenied, Transient
 from schemas.job import AcceptedJob
-from schemas.layout import MANIFEST, PLAN, part_name
+from schemas.layout import MANIFEST, PLAN, part_name, shard_of
 from schemas.manifest import ErrorInfo, JobStatus
 from tests.integration.control.test_controller import control
 from tests.integration.harness import House, read_output, spec_for
@@ -36,7 +36,7 @@ def give_up(house: House, job: AcceptedJob, shard: int) -> None:
 
 
 def at(job: AcceptedJob, name: str) -> Path:
-    return Path(job.output, name)
+    return Path(job.output if shard_of(name) is None else job.layout.parts_in(job.output), name)
 
 
 def entry(house: House, job: AcceptedJob) -> Path:

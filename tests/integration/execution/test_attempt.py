@@ -320,7 +320,7 @@ def test_state_is_rebuilt_from_storage(house: House, classifier: Path, texts: Pa
     job, _ = submit(house, classifier, texts)
     house.attempt(job, 0)
     house.attempt(job, 2)
-    before = {p.name: p.stat().st_mtime_ns for p in Path(job.output).glob("part-*")}
+    before = {p.name: p.stat().st_mtime_ns for p in Path(job.output).glob("data/part-*")}
     house.state._redis.flushall()
     assert house.nothing_waits(job)
     enqueue(job, house.state, house.broker)
@@ -332,14 +332,14 @@ def test_state_is_rebuilt_from_storage(house: House, classifier: Path, texts: Pa
     assert house.nothing_waits(job)
     manifest = house.finish(job)
     assert (manifest.status, manifest.rows) == (JobStatus.SUCCEEDED, 100)
-    after = {p.name: p.stat().st_mtime_ns for p in Path(job.output).glob("part-*")}
+    after = {p.name: p.stat().st_mtime_ns for p in Path(job.output).glob("data/part-*")}
     assert before.items() <= after.items()
     assert [row["id"] for row in read_output(job.output)] == list(range(100))
 
 
 def test_a_foreign_part_fails_the_job_with_the_way_out(house: House, classifier: Path, texts: Path) -> None:
     job = house.submit(spec_for(classifier, str(texts), f"{texts.parent.parent}/out"))
-    write_reviews(Path(job.output, "part-00000.parquet"), ["not ours"])
+    write_reviews(Path(job.output, "data", "part-00000.parquet"), ["not ours"])
     house.plan(job)
     manifest = house.finish(job)
     assert manifest.status is JobStatus.FAILED
@@ -445,7 +445,7 @@ def test_a_lost_device_ends_the_process_and_spoils_no_record(
         patched.setattr(TextClassification, "infer", broken)
         with pytest.raises(Left):
             house.attempt(job, 0)
-    assert not list(Path(job.output).glob("part-*"))
+    assert not list(Path(job.output).glob("data/part-*"))
     house.state._redis.zadd("nightshift:leases", {f"{job.id}/0": 0})
     assert house.state.shards.sweep(CONTROL_QUEUE).expired == 1, "its lease runs out"
     assert house.attempt(job, 0).how == "committed"

@@ -50,7 +50,7 @@ def test_an_input_that_becomes_a_link_once_it_is_planned(
     source.symlink_to(theirs)
     outcome = own.attempt(job, 0)
     assert "leads there by a symbolic link" in outcome.why
-    assert not list((tmp_path / "out").glob("part-*"))
+    assert not list((tmp_path / "out").glob("data/part-*"))
 
 
 def test_a_part_that_is_replaced_by_a_link(own: House, theirs: Path, classifier: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_part_that_is_replaced_by_a_link(own: House, theirs: Path, classifier:
     own.run(spec_for(classifier, str(source), f"{tmp_path}/out"))
     job = own.catalog.job_at(f"{tmp_path}/out/")
     assert job is not None
-    part = next((tmp_path / "out").glob("part-*"))
+    part = next((tmp_path / "out").glob("data/part-*"))
     part.unlink()
     part.symlink_to(theirs)
     with pytest.raises(AccessDenied, match="outside"):

@@ -20,6 +20,7 @@ from jobs.submission.retry import accept_retry, nothing_to_retry
 from jobs.supervisor.recovery import Standing, rebuild
 from schemas.errors import NotFinished, RecordError, SpecError
 from schemas.job import AcceptedJob, Parent, parse_spec
+from schemas.layout import Layout
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 from tests import pictures
 from tests.checkpoints_vision import make_image_classifier
@@ -115,6 +116,25 @@ def test_the_same_in_s3(settings: Settings, s3: str, classifier: Path, tmp_path:
     rows = merged(house, job)
     assert [(row["id"], row["error"]) for row in rows] == [(n, None) for n in range(30)]
     assert list(rebuild(house.state, house.broker, house.catalog)) == []
+
+
+@pytest.mark.parametrize("flat_first", [True, False])
+def test_a_job_and_its_retry_in_two_layouts(
+    settings: Settings, classifier: Path, tmp_path: Path, flat_first: bool
+) -> None:
+    """As after an upgrade, and after the way back."""
+    first, second = (House(settings.model_copy(update={"flat_output": flat})) for flat in (flat_first, not flat_first))
+    file = write_reviews(tmp_path / "in.parquet", sentences(20))
+    job = first.submit(spec_for(classifier, str(file), f"{tmp_path}/out", shard={"rows": 8}))
+    with failing(lambda n: n % 7 == 0):
+        finished(first, job)
+    retry, manifest = retried(second, job)
+    assert (job.layout, retry.layout) == ((Layout.FLAT, Layout.DATA) if flat_first else (Layout.DATA, Layout.FLAT))
+    assert (manifest.rows, manifest.layout) == (3, retry.layout)
+    for one in (job, retry):
+        flat, deep = (list(Path(one.output).glob(glob)) for glob in ("part-*", "data/part-*"))
+        assert bool(flat) == (one.layout is Layout.FLAT) != bool(deep)
+    assert [(row["id"], row["error"]) for row in merged(second, job)] == [(n, None) for n in range(20)]
 
 
 def test_nothing_to_retry(house: House, classifier: Path, tmp_path: Path) -> None:

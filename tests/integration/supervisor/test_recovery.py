@@ -170,7 +170,7 @@ def test_nothing_is_committed_where_redis_is_not_rebuilt(
     interrupted_once(monkeypatch, house.state._redis.flushall)
     outcome = house.attempt(job, 0, "a")
     assert (outcome.how, outcome.why) == ("put_back", "LeaseLost: Redis was emptied, and not rebuilt in time")
-    assert not Path(job.output, part_name(0, shards)).exists()
+    assert not Path(job.output, "data", part_name(0, shards)).exists()
     rebuilt(house)
     go_on(house, job)
 

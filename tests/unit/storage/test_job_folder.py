@@ -1,12 +1,14 @@
 """A job's objects: the plan read from a shard on, damaged files, and writers that come second."""
 
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import JobFolder, PlanSize
-from schemas.errors import NotFound, Permanent
+from schemas.errors import AccessDenied, NotFound, Permanent
+from schemas.layout import Layout
 from schemas.plan import NO_COLUMNS, OBJECT, PLAN_ROW_GROUP, Planned, Shard, Slice
 
 
@@ -21,7 +23,7 @@ def planned(count: int) -> Planned:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder(f"{tmp_path}/out/", Storage())
+    return JobFolder(f"{tmp_path}/out/", Storage(), Layout.DATA)
 
 
 def test_a_plan_is_read_from_any_shard_on(folder: JobFolder) -> None:
@@ -62,8 +64,8 @@ def test_a_job_without_files(folder: JobFolder) -> None:
 @pytest.mark.parametrize("content", [b"", b"not Parquet", b"PAR1" * 10])
 def test_damaged_files_say_so(folder: JobFolder, content: bytes) -> None:
     place = Path(folder.output)
-    place.mkdir()
-    for name in ("_job.json", "_manifest.json", "_plan.pq", "part-00000.parquet"):
+    (place / "data").mkdir(parents=True)
+    for name in ("_job.json", "_manifest.json", "_plan.pq", "data/part-00000.parquet"):
         (place / name).write_bytes(content)
     plan = folder.plan()
     for read, code in (
@@ -79,10 +81,49 @@ def test_damaged_files_say_so(folder: JobFolder, content: bytes) -> None:
         assert raised.value.code == code
 
 
+@pytest.mark.parametrize(("layout", "place"), [(Layout.DATA, "data/"), (Layout.FLAT, "")])
+def test_where_the_parts_lie(tmp_path: Path, layout: Layout, place: str) -> None:
+    folder = JobFolder(f"{tmp_path}/out/", Storage(), layout)
+    folder.write_part("part-00001.parquet", BytesIO(b"x"), "me")
+    assert folder.part("part-00001.parquet").uri == f"{tmp_path}/out/{place}part-00001.parquet"
+    for foreign in ("data/part-00000.parquet", "part-00000.parquet", f"{place}part-x/part-00002.parquet"):
+        file = tmp_path / "out" / foreign
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert [shard for shard, _ in folder.parts()] == [0, 1]
+    other = JobFolder(f"{tmp_path}/out/", Storage(), Layout.FLAT if layout is Layout.DATA else Layout.DATA)
+    assert [shard for shard, _ in other.parts()] == [0]
+
+
+def test_parts_are_out_of_reach_without_a_layout(tmp_path: Path) -> None:
+    """A default would be wrong for half of the jobs, and find no parts there."""
+    folder = JobFolder(f"{tmp_path}/out/", Storage())
+    assert folder.read_job() is None
+    for use in (lambda: folder.part("part-00000.parquet"), lambda: list(folder.parts())):
+        with pytest.raises(AssertionError, match=r"use JobFolder\.of"):
+            use()
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "gone"])
+def test_a_folder_of_parts_that_is_a_link(tmp_path: Path, target: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "part-00000.parquet").write_bytes(b"theirs")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "data").symlink_to(tmp_path / target)
+    folder = JobFolder(f"{tmp_path}/out/", Storage(), Layout.DATA)
+    with pytest.raises(AccessDenied):
+        folder.write_part("part-00001.parquet", BytesIO(b"ours"), "me")
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["part-00000.parquet"]
+    if target == "elsewhere":
+        for read in (lambda: list(folder.parts()), lambda: folder.storage.read(folder.part_uri("part-00000.parquet"))):
+            with pytest.raises(AccessDenied, match="outside"):
+                read()
+
+
 def test_a_few_parts_are_read_ahead(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(folder.output).mkdir()
+    Path(folder.output, "data").mkdir(parents=True)
     for number in range(500):
-        Path(folder.output, f"part-{number:05}.parquet").touch()
+        Path(folder.output, "data", f"part-{number:05}.parquet").touch()
     read: list[str] = []
 
     def foreign(info: ObjectInfo, storage: Storage) -> None:

@@ -1,5 +1,6 @@
 """Ids of jobs, and what a submission writes."""
 
+import json
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import BinaryIO
 
 import pytest
 
+from jobs.settings import Settings
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.catalog import JOB_ID, Catalog
 from jobs.submission.accept import Found, Submitter, new_job, new_job_id
+from jobs.submission.validate import check_locations
 from schemas.errors import SpecError
-from schemas.job import ResolvedModel, parse_spec
+from schemas.job import AcceptedJob, ResolvedModel, parse_spec
+from schemas.layout import Layout
 
 
 class Clock(datetime):
@@ -87,3 +91,24 @@ def test_another_tenants_job_is_not_named(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="is not empty") as raised:
             attempt()
         assert job.id not in raised.value.message
+
+
+def test_a_stored_job_without_a_layout_is_flat() -> None:
+    """Those of versions that knew one place don't name it, and such a job is written as they would read it."""
+    places = {"input": {"uri": "/in/"}, "output": {"uri": "/out/"}}
+    spec = parse_spec({"task": "text-classification", "model": "m", **places})
+    job = new_job(spec, ResolvedModel(source="m", kind="hub", revision="1"))
+    assert job.layout is Layout.DATA
+    for layout in Layout:
+        stored = job.model_copy(update={"layout": layout}).model_dump_json()
+        assert ("layout" in json.loads(stored)) == (layout is Layout.DATA)
+        assert AcceptedJob.model_validate_json(stored).layout is layout
+        assert job.model_copy(update={"layout": layout}).fingerprint == job.spec.fingerprint()
+
+
+@pytest.mark.parametrize("part", ["part-*.parquet", "data/part-*.parquet", "data/*", "*/*", "**"])
+def test_an_output_that_the_input_would_match(part: str) -> None:
+    """Whichever layout the job has."""
+    places = {"input": {"uri": f"/x/*/{part}"}, "output": {"uri": "/x/out/"}}
+    with pytest.raises(SpecError, match="lies inside the input"):
+        check_locations(parse_spec({"task": "text-classification", "model": "m", **places}), Settings.read())
