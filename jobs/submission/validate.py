@@ -122,11 +122,13 @@ def _check_table(table: TableSpec, output: str, settings: Settings) -> None:
             f"the output {output!r} doesn't lie below the table's location {table.location!r}: parts are added to the "
             f"table as they are; write them to {child(table.location, 'NAME-OF-THE-RUN/')}",
         )
-    if table.catalog is None:
-        return
-    if {"?", "#"} & set(output):
-        raise SpecError.of("output.uri", f"{output!r} has a '?' or '#' in it, which Iceberg's paths can't have")
-    if not any(fnmatchcase(table.catalog, pattern) for pattern in settings.iceberg_catalogs):
+    # Both formats' libraries take these for parts of a URL; in the names below the table, they don't decode a `%`.
+    for named, uri, taken in ((field, table.location, "%?#"), ("output.uri", output, "?#")):
+        if set(taken) & set(uri):
+            raise SpecError.of(named, f"{uri!r} has one of {' '.join(taken)} in it, which tables can't have in paths")
+    if table.catalog is not None and not any(
+        fnmatchcase(table.catalog, pattern) for pattern in settings.iceberg_catalogs
+    ):
         allowed = ", ".join(settings.iceberg_catalogs) or "none"
         raise SpecError.of(
             "output.table.catalog",

@@ -7,10 +7,11 @@ from typing import Protocol
 import pyarrow as pa
 
 from schemas.errors import Permanent
-from schemas.manifest import TABLE_REFUSED
 
 #: How often a commit is tried at once, if other writers of the table come first each time.
 TRIES = 10
+#: The code of a table that can't take a job's parts as they are.
+MISMATCH = "table_mismatch"
 #: Where a commit names its job, in the table's own history.
 JOB_KEY = "nightshift.job"
 
@@ -25,7 +26,7 @@ class File:
 
 
 class Table(Protocol):
-    """A table that a job's parts are committed to. Both methods raise Permanent (`table_refused`), AccessDenied or
+    """A table that a job's parts are committed to. Both methods raise Permanent (`table_mismatch`), AccessDenied or
     Transient."""
 
     def check(self, columns: pa.Schema) -> None:
@@ -40,13 +41,13 @@ class Table(Protocol):
 
 def refused(message: str) -> Permanent:
     """Return the error of a table that doesn't take a job's parts. Nothing was changed."""
-    return Permanent(message, code=TABLE_REFUSED)
+    return Permanent(message, code=MISMATCH)
 
 
 def table_columns(columns: pa.Schema) -> pa.Schema:
     """Return the columns of parts as a table has them: without dictionaries, names of their own, units of time.
 
-    Raise Permanent (`table_refused`) for a type that the formats don't have.
+    Raise Permanent (`table_mismatch`) for a type that the formats don't have.
     """
     return pa.schema([pa.field(field.name, _plain(field.type, field.name)) for field in columns])
 
@@ -90,7 +91,7 @@ def _plain(arrow: pa.DataType, name: str) -> pa.DataType:
 
 
 def check_columns(job: pa.Schema, table: pa.Schema, where: str) -> None:
-    """Raise Permanent (`table_refused`) unless the table has each of the job's columns, with the same type.
+    """Raise Permanent (`table_mismatch`) unless the table has each of the job's columns, with the same type.
 
     A column that the job lacks must be one that may be null. The order of columns is the table's own.
     """

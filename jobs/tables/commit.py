@@ -30,7 +30,7 @@ def table_of(spec: TableSpec) -> Table:
 def commit_job(job: AcceptedJob, storage: Storage) -> str | None:
     """Add the parts of a job that succeeded to its table, unless they were added before. Return the table's version.
 
-    The version is None if the job has no parts, or the table has forgotten it. Raise Permanent (`table_refused`) if a
+    The version is None if the job has no parts, or the table has forgotten it. Raise Permanent (`table_mismatch`) if a
     part is not what the manifest says, and as a table's `commit` does.
     """
     spec = job.spec.output.table

@@ -92,7 +92,6 @@ class DeltaCommits:
 
     def _made(self, schema: DeltaSchema) -> DeltaTable | None:
         """Make the table. Return None if another writer may have made it at the same time."""
-        Path(self._location).mkdir(parents=True, exist_ok=True) if not self._options else None
         try:
             return DeltaTable.create(self._location, schema, mode="error", storage_options=self._options)
         except DeltaError:
@@ -101,7 +100,7 @@ class DeltaCommits:
             return None
 
     def _check(self, table: DeltaTable, plain: pa.Schema) -> None:
-        """Raise Permanent (`table_refused`) if files as they are would be no right rows of the table."""
+        """Raise Permanent (`table_mismatch`) if files as they are would be no right rows of the table."""
         metadata = table.metadata()
         if metadata.partition_columns:
             names = ", ".join(map(repr, metadata.partition_columns))

@@ -39,7 +39,7 @@ _LEADING = ("write.metadata.path", "write.data.path", "write.py-location-provide
 
 
 class ConfinedIO(PyArrowFileIO):
-    """pyiceberg's files, inside one prefix. A path outside of it raises Permanent (`table_refused`)."""
+    """pyiceberg's files, inside one prefix. A path outside of it raises Permanent (`table_mismatch`)."""
 
     def _check(self, location: str) -> None:
         within = self.properties[_WITHIN]
@@ -138,7 +138,7 @@ class IcebergCommits:
         return self._table()
 
     def _check(self, table: IcebergTable, plain: pa.Schema) -> None:
-        """Raise Permanent (`table_refused`) if it is another table, or the files would be no right rows of it."""
+        """Raise Permanent (`table_mismatch`) if it is another table, or the files would be no right rows of it."""
         if table.location().rstrip("/") != self._location:
             raise refused(f"{self._where} lies elsewhere, at {table.location()}; name that as output.table.location")
         leading = [name for name in _LEADING if name in table.properties]
