@@ -4,8 +4,8 @@
 
     client = Client("https://nightshift.internal", token="nst_…")
     job = client.submit({"task": "text-classification", "model": …, "input": …, "output": …})
-    client.wait(job.id)
-    table = client.results(job.id)
+    job.wait(progress=True)
+    table = job.results()
 
 Requests that may be sent again are, with backoff, when the server is away or busy; a submission bears an idempotency
 key, and is one of them.
@@ -14,7 +14,6 @@ key, and is one of them.
 import email.utils
 import json
 import random
-import sys
 import tempfile
 import time
 import uuid
@@ -30,6 +29,8 @@ import httpx2
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from jobs.notebook.bar import Bar
+from jobs.notebook.show import Preview, job_html
 from schemas import __version__
 from schemas.errors import Forbidden, NightshiftError, NotFound, Problem, ServiceUnavailable, SpecError, Unauthenticated
 from schemas.job import JobSpec
@@ -68,16 +69,20 @@ class JobFailed(NightshiftError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the server last told of it; `data` is all that it told."""
+    """A job as the server last told of it; `data` is all that it told. A notebook shows it as a table.
+
+    `client` is the one that told of it, for the methods that ask again.
+    """
 
     id: str
     status: str
     output: str
     data: Mapping[str, Any] = field(repr=False)
+    client: "Client" = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Job":
-        return cls(data["id"], data["status"], data["output"], data)
+    def of(cls, data: Mapping[str, Any], client: "Client") -> "Job":
+        return cls(data["id"], data["status"], data["output"], data, client)
 
     @property
     def ended(self) -> bool:
@@ -97,6 +102,25 @@ class Job:
     @property
     def error(self) -> str | None:
         return self.data["error"]["message"] if self.data["error"] else None
+
+    def refresh(self) -> "Job":
+        """Return the job as it is now."""
+        return self.client.job(self.id)
+
+    def wait(self, **how: Any) -> "Job":
+        """Return the job once it has ended; `how` as in `Client.wait`, and it raises as that does."""
+        return self.client.wait(self.id, **how)
+
+    def preview(self, rows: int = 5) -> Preview:
+        """Return the first rows; of a job that has not ended, of those that are there."""
+        return self.client.preview(self.id, rows, partial=not self.ended)
+
+    def results(self, **which: bool) -> pa.Table:
+        """Return the rows as a table; `which` as in `Client.batches`."""
+        return self.client.results(self.id, **which)
+
+    def _repr_html_(self) -> str:
+        return job_html(self)
 
 
 class Client:
@@ -128,7 +152,7 @@ class Client:
     def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Job:
         """Submit a job; one that has the output already, of the same spec, is that job. Raises SpecError."""
         key = idempotency_key or str(uuid.uuid4())
-        return Job.of(self._json("POST", "/v1/jobs", json=_plain(spec), headers={"Idempotency-Key": key}))
+        return Job.of(self._json("POST", "/v1/jobs", json=_plain(spec), headers={"Idempotency-Key": key}), self)
 
     def plan(self, spec: JobSpec | Mapping[str, Any]) -> dict[str, Any]:
         """What the job would be: shards, records, bytes, seconds. Queues nothing."""
@@ -136,14 +160,14 @@ class Client:
         return found
 
     def job(self, id: str) -> Job:
-        return Job.of(self._json("GET", _path(id)))
+        return Job.of(self._json("GET", _path(id)), self)
 
     def jobs(self, **filters: Any) -> Iterator[Job]:
         """Jobs, newest first, page by page: `status`, `task`, `label`, `since`, `until` as in the API."""
         params = {name: value for name, value in filters.items() if value is not None}
         while True:
             page = self._json("GET", "/v1/jobs", params=params)
-            yield from map(Job.of, page["jobs"])
+            yield from (Job.of(told, self) for told in page["jobs"])
             if page["next"] is None:
                 return
             params["cursor"] = page["next"]
@@ -165,7 +189,7 @@ class Client:
         return self._act(id, "retry", json={} if output is None else {"output": output})
 
     def _act(self, id: str, action: str, **more: Any) -> Job:
-        return Job.of(self._json("POST", f"{_path(id)}:{action}", **more))
+        return Job.of(self._json("POST", f"{_path(id)}:{action}", **more), self)
 
     def wait(
         self,
@@ -176,15 +200,18 @@ class Client:
         check: bool = True,
         every_s: float = 1.0,
     ) -> Job:
-        """Wait until the job has ended. `progress=True` shows a line of it, in a notebook or terminal; a function is
+        """Wait until the job has ended. `progress=True` shows a bar of it, in a notebook or terminal; a function is
         called with the job each time. Raises JobFailed where it did not succeed and `check` is asked for, TimeoutError.
         """
-        show = progress if callable(progress) else _Line().show if progress else lambda job: None
+        if progress is True:
+            with Bar() as bar:
+                return self.wait(id, progress=bar.show, timeout_s=timeout_s, check=check, every_s=every_s)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         wait_s = min(0.1, every_s)
         while True:
             job = self.job(id)
-            show(job)
+            if callable(progress):
+                progress(job)
             if job.ended:
                 if check and job.status != "succeeded":
                     raise JobFailed(job)
@@ -197,11 +224,21 @@ class Client:
     # --- results -------------------------------------------------------------------------------------------------
 
     def batches(
-        self, id: str, *, errors: bool = False, partial: bool = False, with_retries: bool = False
+        self,
+        id: str,
+        *,
+        errors: bool = False,
+        partial: bool = False,
+        with_retries: bool = False,
+        limit: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """The job's rows in input order, batch by batch, in bounded memory. Raises Conflict where it has not ended."""
+        """The job's rows in input order, batch by batch, in bounded memory; `limit` of them at most.
+
+        Raises Conflict where it has not ended.
+        """
         flags = {"errors": errors, "partial": partial, "with_retries": with_retries}
         params = {name: "true" for name, value in flags.items() if value}
+        params |= {} if limit is None else {"limit": str(limit)}
         request = self._http.build_request("GET", f"{_path(id)}/results", params=params, headers={"Accept": ARROW})
         response = self._sent(request, stream=True)
         try:
@@ -212,7 +249,11 @@ class Client:
         finally:
             response.close()
 
-    def results(self, id: str, **which: bool) -> pa.Table:
+    def preview(self, id: str, rows: int = 5, *, partial: bool = False) -> Preview:
+        """The job's first rows, which a notebook shows as a table."""
+        return Preview(self.results(id, limit=rows, partial=partial))
+
+    def results(self, id: str, **which: Any) -> pa.Table:
         """The job's rows as a table; `which` as in `batches`."""
         found = list(self.batches(id, **which))
         if not found:
@@ -357,15 +398,3 @@ class _Pieces:
     def flush(self) -> None: ...
 
     def close(self) -> None: ...
-
-
-class _Line:
-    """A line that is written over, in a terminal or below a notebook's cell."""
-
-    def show(self, job: Job) -> None:
-        progress = job.data["progress"]
-        of = f"/{progress['records']:,}" if progress and progress["records"] else ""
-        errors = f", {job.error_rows:,} errors" if job.error_rows else ""
-        text = f"{job.id}: {job.status}, {job.records:,}{of} records{errors}"
-        sys.stdout.write(f"\r{text:<79}" + ("\n" if job.ended else ""))
-        sys.stdout.flush()
