@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -118,29 +119,32 @@ def test_finishers_race(
         spec = job.accepted.spec
         spec = spec.model_copy(update={"output": spec.output.model_copy(update={"table": table})})
         requests.append(job.accepted.model_copy(update={"spec": spec}).model_dump_json())
-    starting = [
-        subprocess.Popen(
-            [sys.executable, "-m", "jobs.tables"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | access | {"PYTHONPATH": str(stage.copy), "FAULTS": str(stage.failpoints.folder)},
-        )
-        for _ in range(PROCESSES * len(jobs))
-    ]  # fmt: skip
+    env = os.environ | access | {"PYTHONPATH": str(stage.copy), "FAULTS": str(stage.failpoints.folder)}
     answers: list[set[str]] = [set(), set()]
-    for index, process in enumerate(starting):
-        assert process.stdin is not None
-        process.stdin.write(f'{{"job": {json.dumps(requests[index % 2])}}}')
-        process.stdin.close()
-    for index, process in enumerate(starting):
-        assert process.stdout is not None
-        answers[index % 2].add(process.stdout.read())
-        assert process.wait(300) == 0
+    with ExitStack() as ending:
+        started = [ending.enter_context(_committing(stage.copy, env)) for _ in range(PROCESSES * len(jobs))]
+        for index, process in enumerate(started):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps({"job": requests[index % 2]}))
+            process.stdin.close()
+        for index, process in enumerate(started):
+            assert process.stdout is not None
+            answers[index % 2].add(process.stdout.read())
+            assert process.wait(300) == 0
     assert [len(said) for said in answers] == [1, 1], answers
     expected = sorted((i, f"night {number}, text {i}") for number in (1, 2) for i in range(20))
-    env, options = access | _file_access(s3_endpoint), _delta_access(s3_endpoint) if store == "s3" else None
+    env |= _file_access(s3_endpoint)
+    options = _delta_access(s3_endpoint) if store == "s3" else None
     for reader in readers_of(format):
         found = rows_by(reader, table, ["id", "text"], env=env, options=options)
         assert sorted((row["id"], row["text"]) for row in found) == expected, reader
-    note(f"{PROCESSES} finishers each of two jobs at one {format} table, {store}", len(starting), "each night once")
+    note(f"{PROCESSES} finishers each of two jobs at one {format} table, {store}", len(started), "each night once")
+
+
+def _committing(copy: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
+    """A process that commits a job once it is told which."""
+    command = [sys.executable, "-m", "jobs.tables"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=copy)
 
 
 def _file_access(endpoint: str) -> dict[str, str]:
