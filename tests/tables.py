@@ -32,8 +32,8 @@ found = pl.read_delta(location, version=version, storage_options=options).to_arr
     ("delta", "duckdb"): """
 import duckdb
 from deltalake import DeltaTable
-table = DeltaTable(location, version=version, storage_options=options).to_pyarrow_dataset()
-found = duckdb.sql("select * from table").to_arrow_table()
+parts = DeltaTable(location, version=version, storage_options=options).to_pyarrow_dataset()
+found = duckdb.sql("select * from parts").to_arrow_table()
 """,
     ("iceberg", "pyiceberg"): """
 from pyiceberg.catalog import load_catalog

@@ -109,8 +109,12 @@ if find_spec("jobs.tables"):  # an earlier version has none
         reach("after_table")
         return version
 
+    _adding = False
+
     def _added(*args: Any) -> str | None:
+        global _adding
         reach("before_add")
+        _adding = True
         version = _commit_job(*args)
         reach("after_add")
         return version
@@ -121,7 +125,8 @@ if find_spec("jobs.tables"):  # an earlier version has none
 
         def checked(*args: Any) -> None:
             check(*args)
-            reach("table_there")
+            if _adding:  # at planning the table is looked at too
+                reach("table_there")
 
         table._check = checked
         return table
