@@ -165,7 +165,7 @@ class Runner:
         spec, columns = self._spec, self._columns
         kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
         reader = reader_for(self._job, columns, self._storage, self._settings)
-        with PartWriter(output_schema(spec.task_schema, kept)) as writer:
+        with PartWriter(output_schema(spec, kept)) as writer:
             run = ShardRun(self._handler(self._held.loaded, spec.task_params, spec), self._held.budget, lambda _: None)
             run.run(self._shard, reader, task_columns(spec, columns), writer)
             known = {"job": "bench", "attempt": "bench", "worker": "bench", "fingerprint": "", "versions": {}}

@@ -117,7 +117,7 @@ class Runner:
         number = next(self._numbers)
         kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
         reader = ParquetReader(self._storage, columns, self._settings.max_cell_mb << 20, {})
-        with PartWriter(output_schema(spec.task_schema, kept)) as writer:
+        with PartWriter(output_schema(spec, kept)) as writer:
             handler = self._handler(self.loaded, spec.task_params, spec)
             run = ShardRun(handler, self._held.budget, lambda rows: None)
             run.run(shard, reader, task_columns(spec, columns), writer)

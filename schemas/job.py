@@ -48,6 +48,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def without_usual(data: dict[str, Any], **usual: Any) -> dict[str, Any]:
+    """Return the keys without those that earlier versions don't know and that say nothing: they have these values."""
+    return {name: value for name, value in data.items() if name not in usual or value != usual[name]}
+
+
 class InputSpec(Strict):
     uri: Uri | Annotated[list[Uri], Field(min_length=1)] = Field(
         description="A file, a prefix ending in `/`, a glob, or a list of these; `s3://` or a local path."
@@ -68,13 +73,17 @@ class InputSpec(Strict):
 
 class OutputSpec(Strict):
     uri: Uri = Field(description="A prefix of this job's own; `s3://` or a local folder.")
+    prefix: str = Field(
+        "",
+        max_length=64,
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="What the names of our columns begin with, such as `ns_`, if the input has a column `error`.",
+    )
     table: TableSpec | None = Field(None, description="A table that the parts are committed to once the job succeeded.")
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a table that there isn't: the fingerprints of earlier versions' specs stay what they are."""
-        data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "table" or value is not None}
+        return without_usual(serialize(self), prefix="", table=None)
 
 
 class ShardSpec(Strict):
@@ -223,10 +232,7 @@ class AcceptedJob(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a key that earlier versions don't know, if it says nothing."""
-        data: dict[str, Any] = serialize(self)
-        usual = {"max_priority": None, "layout": Layout.FLAT}
-        return {name: value for name, value in data.items() if name not in usual or value != usual[name]}
+        return without_usual(serialize(self), max_priority=None, layout=Layout.FLAT)
 
     def shown(self) -> "AcceptedJob":
         """Return the job with secrets in the URL of `notify` masked."""

@@ -1,16 +1,50 @@
 """The schema of an output row: kept input columns, `prediction`, `error`, `source_uri`, `source_row`."""
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 from schemas.errors import SpecError
 from schemas.job import JobSpec
 from schemas.plan import NO_COLUMNS
-from schemas.task import BINARY, Column, Task
+from schemas.task import BINARY, Column
 
 ERROR = pa.struct([("code", pa.string()), ("message", pa.string())])
 SOURCE_URI = pa.dictionary(pa.int32(), pa.string())
 
-OWN_COLUMNS = ("prediction", "error", "source_uri", "source_row")
+#: Prefixes that are proposed if the input has a column with the name of one of ours.
+_PREFIXES = ("ns_", "nightshift_", "ours_")
+
+
+@dataclass(frozen=True)
+class OwnColumns:
+    """What our columns are called in a job's output. They are the last of a row, in this order."""
+
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> "OwnColumns":
+        return cls(spec.output.prefix)
+
+    @property
+    def prediction(self) -> str:
+        return self.prefix + "prediction"
+
+    @property
+    def error(self) -> str:
+        return self.prefix + "error"
+
+    @property
+    def source_uri(self) -> str:
+        return self.prefix + "source_uri"
+
+    @property
+    def source_row(self) -> str:
+        return self.prefix + "source_row"
+
+    @property
+    def names(self) -> tuple[str, str, str, str]:
+        return self.prediction, self.error, self.source_uri, self.source_row
 
 
 def read_schema(spec: JobSpec, table: pa.Schema) -> pa.Schema:
@@ -72,18 +106,20 @@ def kept_columns(spec: JobSpec, table: pa.Schema) -> list[str]:
     """Return the input columns that the output carries, in table order."""
     if spec.input.keep is None:
         kept = [field.name for field in table if not _holds_binary(field.type)]
-        way_out = "list the columns to carry in input.keep"
+        other = "list the columns to carry in input.keep"
     else:
         kept = spec.input.keep
-        way_out = "leave them out of input.keep"
+        other = "leave them out of input.keep"
         missing = [name for name in kept if name not in table.names]
         if missing:
             raise SpecError.of("input.keep", f"the input has no column {', '.join(map(repr, missing))}")
-    taken = [name for name in kept if name in OWN_COLUMNS]
+    taken = [name for name in kept if name in OwnColumns.of(spec).names]
     if taken:
+        free = next((prefix for prefix in _PREFIXES if not set(kept) & set(OwnColumns(prefix).names)), None)
+        way_out = "give ours another prefix by output.prefix" + (f", such as {free!r}" if free else "")
         raise SpecError.of(
             "input.keep",
-            f"input columns {', '.join(map(repr, taken))} collide with output columns; {way_out}",
+            f"input columns {', '.join(map(repr, taken))} collide with output columns; {way_out}, or {other}",
         )
     return [name for name in table.names if name in kept]
 
@@ -96,15 +132,14 @@ def _holds_binary(arrow: pa.DataType) -> bool:
     return str(arrow) in BINARY
 
 
-def output_schema(task: Task, kept: pa.Schema) -> pa.Schema:
+def output_schema(spec: JobSpec, kept: pa.Schema) -> pa.Schema:
     """Return the schema of a part. `kept` is the schema of the kept input columns."""
+    task = spec.task_schema
+    types = (task.prediction, ERROR, SOURCE_URI, pa.int64())
     return pa.schema(
         [
             *(field.remove_metadata() for field in kept),
-            pa.field("prediction", task.prediction),
-            pa.field("error", ERROR),
-            pa.field("source_uri", SOURCE_URI),
-            pa.field("source_row", pa.int64()),
+            *(pa.field(name, arrow) for name, arrow in zip(OwnColumns.of(spec).names, types, strict=True)),
         ],
         metadata={"nightshift.task": task.id, "nightshift.prediction_version": str(task.version)},
     )

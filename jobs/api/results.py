@@ -20,6 +20,7 @@ from jobs.results.with_retries import batches_with_retries
 from jobs.state import ShardsNow
 from schemas.errors import ServiceUnavailable, SpecError
 from schemas.job import AcceptedJob
+from schemas.output import OwnColumns
 from schemas.plan import Shard
 
 router = APIRouter(tags=["results"])
@@ -67,17 +68,17 @@ def results(
     found = service.job(id, asked.who)
     kind = _chosen(accept)
     place = Place.parse(cursor)
-    only = errors == "true"
+    only, own = errors == "true", OwnColumns.of(found.spec)
     if with_retries == "true":
         rows = numbered(batches_with_retries(found, service.catalog, errors_only=only), place.row)
     else:
         rows = batches_from(found, place, service.storage, partial=partial == "true", errors_only=only)
     if kind == JSON:
-        made = page(rows, limit or 100, only and with_retries == "false")
+        made = page(rows, limit or 100, own if only and with_retries == "false" else None)
         return RowPage(rows=made.rows, next=None if made.next is None else str(made.next))
     batches: Iterator[pa.RecordBatch] = (batch for _, batch in rows)
     if only:
-        batches = only_errors(batches)
+        batches = only_errors(batches, own)
     stream = ipc_stream(limited(batches, limit))
     # The first piece now: what is wrong with the job is an answer of its own, not a stream that breaks off.
     first = next(stream)
@@ -112,7 +113,7 @@ def errors(
     service = asked.service
     found = service.job(id, asked.who)
     rows = batches_from(found, Place.parse(cursor), service.storage, partial=partial == "true", errors_only=True)
-    made = page(rows, limit, errors_only=True)
+    made = page(rows, limit, OwnColumns.of(found.spec))
     manifest = service.folder(found).read_manifest()
     counts: dict[str, int] = {}
     if manifest is not None:

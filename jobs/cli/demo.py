@@ -12,6 +12,7 @@ from jobs.results.convert import to_rows
 from jobs.results.read import result_batches
 from jobs.storage import Storage
 from schemas.job import parse_spec
+from schemas.output import OwnColumns
 
 
 @click.command()
@@ -52,7 +53,7 @@ def demo(folder: str) -> None:
     say_end(manifest, job, as_json=False)
     rows = list(chain.from_iterable(to_rows(batch) for batch in result_batches(job, storage)))
     for row in islice(rows, 5):
-        click.echo(shown(row))
+        click.echo(shown(row, OwnColumns.of(spec)))
     same = sum(row["prediction"]["label"] == row["human"] for row in rows if row["error"] is None)
     click.echo(f"the model agrees with people on {same:,} of {len(rows):,} reviews")
     click.echo(f"read them with anything that reads Parquet: {job.layout.parts_in(job.output)}")

@@ -17,7 +17,7 @@ from jobs.results.source_media import SourceMedia
 from jobs.results.with_retries import batches_with_retries
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
-from schemas.output import OWN_COLUMNS
+from schemas.output import OwnColumns
 
 
 @click.command()
@@ -49,7 +49,7 @@ def results(
 ) -> None:
     """Print a job's rows, by its id or output location, in input order.
 
-    The location itself is a folder of Parquet files for pyarrow, DuckDB, Spark and Polars.
+    The folder data/ below the location has the same as Parquet files, for any reader.
 
     \b
     nightshift results s3://annotated/reviews/ -n 3
@@ -68,24 +68,26 @@ def results(
         batches = batches_with_retries(found, catalog, errors_only=errors)
     else:
         batches = result_batches(found, storage, partial=partial, errors_only=errors)
+    own = OwnColumns.of(found.spec)
     rows = (row for batch in batches for row in to_rows(batch))
     if drawn is not None:
         count, folder = drawn
-        for file in render(found.spec.task_schema, islice(rows, count), SourceMedia(found, storage, settings), folder):
+        fetch = SourceMedia(found, storage, settings)
+        for file in render(found.spec.task_schema, islice(rows, count), fetch, folder, own):
             click.echo(file)
         return
     for row in islice(rows, limit or None):
-        click.echo(json.dumps(to_json(row), ensure_ascii=False) if as_json else shown(row))
+        click.echo(json.dumps(to_json(row), ensure_ascii=False) if as_json else shown(row, own))
 
 
-def shown(row: dict[str, Any]) -> str:
+def shown(row: dict[str, Any], own: OwnColumns) -> str:
     """Return a row in one line: its kept columns, cut to fit, then its prediction or error."""
-    kept = [f"{name}={_cut(value)}" for name, value in row.items() if name not in OWN_COLUMNS]
-    error = row["error"]
+    kept = [f"{name}={_cut(value)}" for name, value in row.items() if name not in own.names]
+    error = row[own.error]
     if error is not None:
         return "  ".join([*kept, f"→ error {error['code']}: {error['message']}"])
     # The first entry of `top` is what the other fields say.
-    fields = [f"{name}={_cut(value)}" for name, value in row["prediction"].items() if name != "top"]
+    fields = [f"{name}={_cut(value)}" for name, value in row[own.prediction].items() if name != "top"]
     return "  ".join([*kept, "→", *fields])
 
 

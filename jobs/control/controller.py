@@ -139,7 +139,7 @@ class Control:
         plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check)
         if job.spec.output.table is not None:  # before anything is computed for a table that won't take it
             kept = [plan.columns.field(name) for name in kept_columns(job.spec, plan.columns)]
-            check_apart(job, output_schema(job.spec.task_schema, pa.schema(kept)), settings.io_timeout_s)
+            check_apart(job, output_schema(job.spec, pa.schema(kept)), settings.io_timeout_s)
         return folder.write_plan(plan, self._name, self._not_ending(job.id))
 
     @contextmanager

@@ -18,6 +18,7 @@ from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import Permanent
 from schemas.job import AcceptedJob
+from schemas.output import OwnColumns
 from schemas.plan import OBJECT, Planned, Shard, Slice
 
 #: Slices of a shard at most: rows with an error that stand apart are one slice each.
@@ -43,7 +44,8 @@ def planned_retry(
     whole = {part.shard for part in manifest.parts if not part.error_rows}
     names = {part.shard: part.name for part in manifest.parts if part.error_rows}
     shards = (shard for shard in plan.shards() if shard.shard not in whole)
-    undone = chain.from_iterable(parallel_map(partial(_undone, names, folder), shards, _READERS))
+    look = partial(_undone, names, folder, OwnColumns.of(parent.spec))
+    undone = chain.from_iterable(parallel_map(look, shards, _READERS))
     return Planned(plan.columns(), checked(cut(undone, limits), check), {})
 
 
@@ -55,17 +57,17 @@ class UndoneSlice:
     bytes: int
 
 
-def _undone(names: dict[int, str], folder: JobFolder, shard: Shard) -> list[UndoneSlice]:
+def _undone(names: dict[int, str], folder: JobFolder, own: OwnColumns, shard: Shard) -> list[UndoneSlice]:
     """Return the rows of a shard that have an error; the whole shard if it has no part."""
     name = names.get(shard.shard)
     if name is None:
         return [_sized(part, shard) for part in shard.slices]
     info = folder.part(name)
     with open_part(info, folder.storage) as part:
-        table = part.read(columns=["error.code"])
+        table = part.read(columns=[f"{own.error}.code"])
     if table.num_rows != shard.rows:
         raise Permanent(f"{info.uri} has {table.num_rows} rows, its plan {shard.rows}", code="plan_broken")
-    return [_sized(part, shard) for part in rows_of(shard, _indices(pc.is_valid(table["error"])))]
+    return [_sized(part, shard) for part in rows_of(shard, _indices(pc.is_valid(table[own.error])))]
 
 
 def _indices(mask: pa.ChunkedArray) -> list[int]:

@@ -17,6 +17,7 @@ from jobs.storage import ObjectInfo, Storage
 from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, SpecError
 from schemas.job import AcceptedJob
+from schemas.output import OwnColumns
 
 #: Bytes of JSON after which a page ends.
 PAGE_BYTES = 8 << 20
@@ -64,7 +65,7 @@ def result_batches(
     else:
         raise NotFinished(f"job {job.id} has not ended: wait for it, or read what is there with --partial")
     batches = _whole(parts, folder.storage)
-    yield from only_errors(batches) if errors_only else batches
+    yield from only_errors(batches, OwnColumns.of(job.spec)) if errors_only else batches
 
 
 def _whole(parts: Iterable[ObjectInfo], storage: Storage) -> Iterator[pa.RecordBatch]:
@@ -122,12 +123,15 @@ class Page:
     next: Place | None
 
 
-def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only: bool) -> Page:
-    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins."""
+def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_of: OwnColumns | None = None) -> Page:
+    """Return the first rows, up to the limit or PAGE_BYTES, and the place where the next page begins.
+
+    With `errors_of`, these are the rows that have an error.
+    """
     rows: list[dict[str, Any]] = []
     size = 0
     for place, batch in found:
-        wanted = _with_error(batch) if errors_only else range(batch.num_rows)
+        wanted = range(batch.num_rows) if errors_of is None else _with_error(batch, errors_of)
         for row in wanted:
             if len(rows) == limit or size >= PAGE_BYTES:
                 return Page(rows, Place(place.shard, place.row + row))
@@ -137,15 +141,15 @@ def page(found: Iterable[tuple[Place, pa.RecordBatch]], limit: int, errors_only:
     return Page(rows, None)
 
 
-def _with_error(batch: pa.RecordBatch) -> list[int]:
-    found: list[int] = pc.indices_nonzero(pc.is_valid(batch["error"])).to_pylist()
+def _with_error(batch: pa.RecordBatch, own: OwnColumns) -> list[int]:
+    found: list[int] = pc.indices_nonzero(pc.is_valid(batch[own.error])).to_pylist()
     return found
 
 
-def only_errors(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def only_errors(batches: Iterable[pa.RecordBatch], own: OwnColumns) -> Iterator[pa.RecordBatch]:
     """Yield the rows that have an error."""
     for batch in batches:
-        found = batch.filter(pc.is_valid(batch["error"]))
+        found = batch.filter(pc.is_valid(batch[own.error]))
         if found.num_rows:
             yield found
 

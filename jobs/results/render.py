@@ -10,12 +10,15 @@ from typing import Any
 
 from schemas.errors import NightshiftError, SpecError
 from schemas.extras import missing_extra
+from schemas.output import OwnColumns
 from schemas.task import Kind, Task
 
 Row = dict[str, Any]
 
 
-def render(task: Task, rows: Iterable[Row], fetch: Callable[[Row], bytes], folder: Path) -> Iterator[Path]:
+def render(
+    task: Task, rows: Iterable[Row], fetch: Callable[[Row], bytes], folder: Path, own: OwnColumns
+) -> Iterator[Path]:
     """Write a PNG for each output row into `folder`, `00000.png` and so on. Yield each file once it is written.
 
     `fetch` returns the bytes of a row's source media. A row with an error, or whose source is gone or can't be read,
@@ -24,7 +27,7 @@ def render(task: Task, rows: Iterable[Row], fetch: Callable[[Row], bytes], folde
     """
     if task.media is None:
         raise SpecError.of("render", f"{task.id} is over text: there is nothing to draw")
-    draw = _drawer(task)
+    draw = _drawer(task, own)
     folder.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(rows):
         file = folder / f"{number:05d}.png"
@@ -32,7 +35,7 @@ def render(task: Task, rows: Iterable[Row], fetch: Callable[[Row], bytes], folde
         yield file
 
 
-def _drawer(task: Task) -> Callable[[Row, Callable[[Row], bytes]], Any]:
+def _drawer(task: Task, own: OwnColumns) -> Callable[[Row, Callable[[Row], bytes]], Any]:
     try:
         from PIL.Image import DecompressionBombError
 
@@ -47,13 +50,14 @@ def _drawer(task: Task) -> Callable[[Row, Callable[[Row], bytes]], Any]:
         raise missing_extra("drawing", "vision,audio", error) from error
 
     def draw(row: Row, fetch: Callable[[Row], bytes]) -> Any:
-        place = f"{row['source_uri']}, row {row['source_row']}"
-        if row["error"] is not None:
-            return card([f"error {row['error']['code']}", row["error"]["message"], place], ALARM)
+        place = f"{row[own.source_uri]}, row {row[own.source_row]}"
+        error = row[own.error]
+        if error is not None:
+            return card([f"error {error['code']}", error["message"], place], ALARM)
         try:
-            return sketch(fetch(row), row["prediction"])
-        except (NightshiftError, OSError, ValueError, DecompressionBombError) as error:
-            return card([f"the original can't be drawn: {error}", place], ALARM)
+            return sketch(fetch(row), row[own.prediction])
+        except (NightshiftError, OSError, ValueError, DecompressionBombError) as cause:
+            return card([f"the original can't be drawn: {cause}", place], ALARM)
 
     return draw
 

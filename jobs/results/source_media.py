@@ -13,6 +13,7 @@ from jobs.storage.base import named_in_row
 from jobs.storage.parquet import open_parquet, translated
 from schemas.errors import NotFound, RecordError, SpecError, Unreadable
 from schemas.job import AcceptedJob
+from schemas.output import OwnColumns
 
 
 class SourceMedia:
@@ -26,6 +27,7 @@ class SourceMedia:
             raise SpecError.of("task", f"{spec.task} is over text: its rows have no picture or sound")
         self._column = spec.column(media.name)
         self._spec = spec
+        self._own = OwnColumns.of(spec)
         self._settings = settings.narrowed(job.allowed_inputs)
         self._storage = storage.within(self._settings.allowed_inputs)
         self._format: str | None = None
@@ -34,16 +36,17 @@ class SourceMedia:
     def __call__(self, row: dict[str, Any]) -> bytes:
         """Return the bytes. Raise NightshiftError if the source is gone, isn't allowed, or is too large."""
         self._format = self._format or input_format(self._spec, self._storage)
+        uri, number = row[self._own.source_uri], row[self._own.source_row]
         if self._format == "media":
-            return self._read(row["source_uri"])
-        value = self._cell(row["source_uri"], row["source_row"])
+            return self._read(uri)
+        value = self._cell(uri, number)
         if isinstance(value, dict):
             value = value["bytes"] if value["bytes"] is not None else value.get("path")
         if isinstance(value, bytes):
             return value
         if value is None:
-            raise NotFound(f"row {row['source_row']} of {row['source_uri']} has nothing in {self._column!r}")
-        return self._read(named_in_row(value, row["source_uri"], self._settings))
+            raise NotFound(f"row {number} of {uri} has nothing in {self._column!r}")
+        return self._read(named_in_row(value, uri, self._settings))
 
     def _cell(self, uri: str, row: int) -> Any:
         reader = self._cell_reader

@@ -18,6 +18,7 @@ from jobs.storage.job_folder import JobFolder, open_part
 from schemas.errors import NotFinished, Permanent
 from schemas.job import AcceptedJob
 from schemas.manifest import Manifest
+from schemas.output import OwnColumns
 
 _ROWS = 1024
 
@@ -57,7 +58,7 @@ def batches_with_retries(job: AcceptedJob, catalog: Catalog, *, errors_only: boo
         kept = [at for has, at in zip(rows.has, rows.at, strict=True) if has]
         table = rows.table.take(pa.array(kept, pa.int64()))
         if errors_only:
-            table = table.filter(pc.is_valid(table["error"]))
+            table = table.filter(pc.is_valid(table[OwnColumns.of(job.spec).error]))
         yield from table.combine_chunks().to_batches()
     source.check_read_out()
 
@@ -77,7 +78,7 @@ class _Source:
                     f"{self._version}: read them apart",
                     code="other_version",
                 )
-        pieces = _own_rows(catalog.folder_of(job), manifest)
+        pieces = _own_rows(catalog.folder_of(job), manifest, OwnColumns.of(job.spec))
         if pieces is None:
             # It ended before it had a plan: each retry planned the whole input anew, and the last one stands for it.
             pieces = self._overlays[-1]._all() if self._overlays else iter(())
@@ -145,7 +146,7 @@ def _ended_retries(job: AcceptedJob, catalog: Catalog) -> Iterator[tuple[Accepte
             yield retry, manifest
 
 
-def _own_rows(folder: JobFolder, manifest: Manifest) -> Iterator[_Rows] | None:
+def _own_rows(folder: JobFolder, manifest: Manifest, own: OwnColumns) -> Iterator[_Rows] | None:
     """Return the rows of a job's plan, with nothing for a shard that has no part; None if the job has no plan."""
     plan = folder.find_plan()
     if plan is None:
@@ -156,18 +157,18 @@ def _own_rows(folder: JobFolder, manifest: Manifest) -> Iterator[_Rows] | None:
         for shard in plan.shards():
             name = names.get(shard.shard)
             if name is not None:
-                yield from _of_part(folder.part(name), folder.storage)
+                yield from _of_part(folder.part(name), folder.storage, own)
             elif shard.rows:
                 yield _Rows(None, [_Has.NOTHING] * shard.rows, [0] * shard.rows)
 
     return pieces()
 
 
-def _of_part(info: ObjectInfo, storage: Storage) -> Iterator[_Rows]:
+def _of_part(info: ObjectInfo, storage: Storage, own: OwnColumns) -> Iterator[_Rows]:
     with open_part(info, storage) as part:
         for batch in part.iter_batches(batch_size=_ROWS):
             if batch.num_rows:
-                has = [_Has.ERROR if error else _Has.ANSWER for error in pc.is_valid(batch["error"]).to_pylist()]
+                has = [_Has.ERROR if error else _Has.ANSWER for error in pc.is_valid(batch[own.error]).to_pylist()]
                 yield _Rows(pa.Table.from_batches([batch]), has, list(range(batch.num_rows)))
 
 

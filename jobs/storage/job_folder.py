@@ -3,6 +3,7 @@
 _job.json                  the job as it was accepted
 _plan.pq                   its shards, one a row
 data/part-00042.parquet    the output rows of one shard, with a report in the footer
+_README.md                 what the data are, for people and for the Hugging Face hub
 _manifest.json             how the job ended; its existence makes the results final
 _table.json                of a job with a table: its parts are in it
 
@@ -26,7 +27,7 @@ from jobs.storage.stored import Content, parse_stored
 from jobs.storage.table_notes import TableNotes
 from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
+from schemas.layout import CARD, JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
 from schemas.manifest import Manifest
 from schemas.plan import (
     PLAN_ROW_GROUP,
@@ -218,6 +219,11 @@ class JobFolder:
     def write_manifest(self, manifest: Manifest, owner: str) -> Manifest:
         """Write `_manifest.json`. Return the manifest that stands: another writer's if that came first."""
         return self._write(MANIFEST, manifest, owner, self.written_manifest)
+
+    def write_card(self, text: str, owner: str) -> None:
+        """Write `_README.md`, unless there is one."""
+        with suppress(AlreadyExists):
+            self.storage.create(self.uri(CARD), text.encode(), owner)
 
     def manifest_bytes(self) -> bytes:
         """Return `_manifest.json` as it is. Raise NotFound if the job hasn't ended."""

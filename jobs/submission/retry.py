@@ -11,7 +11,7 @@ from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import Accepted, Found, Submitter, found_job, new_job
 from jobs.submission.validate import check_locations
 from schemas.errors import NotFinished, SpecError
-from schemas.job import AcceptedJob, OutputSpec, Parent
+from schemas.job import AcceptedJob, Parent
 from schemas.manifest import JobStatus, Manifest
 
 #: Retries of a job that are put beside it, if no location is named.
@@ -35,7 +35,8 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
         raise NotFinished(f"job {parent.id} has not ended: its errors can be retried when it has")
     given = None if output is None else normalized(output, "output").rstrip("/") + "/"
     for location in _beside(parent.output) if given is None else [given]:
-        spec = parent.spec.model_copy(update={"output": OutputSpec(uri=location), "max_errors": None})
+        place = parent.spec.output.model_copy(update={"uri": location})
+        spec = parent.spec.model_copy(update={"output": place, "max_errors": None})
         check_locations(spec, settings)
         try:
             there = submitter.occupant(spec)

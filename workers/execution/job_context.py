@@ -36,7 +36,7 @@ class JobContext:
         self.handler = handler_of(self.task)
         self.task_columns = task_columns(spec, columns)
         kept = kept_columns(spec, columns)
-        self.output_schema = output_schema(self.task, pa.schema([columns.field(name) for name in kept]))
+        self.output_schema = output_schema(spec, pa.schema([columns.field(name) for name in kept]))
         self.reader = reader_for(self.accepted, columns, storage, settings, witnesses)
         self._inputs = InputUris(spec.input.uris)
         self._shards: dict[int, Shard] = {}

@@ -37,7 +37,7 @@ def sample(job: AcceptedJob, shard: Shard, columns: pa.Schema, settings: Setting
     kept = pa.schema([columns.field(name) for name in kept_columns(spec, columns)])
     reader = reader_for(job, columns, storage, settings, Witnesses())
     start = time.monotonic()
-    with PartWriter(output_schema(spec.task_schema, kept)) as writer:
+    with PartWriter(output_schema(spec, kept)) as writer:
         run = ShardRun(handler(held.loaded, spec.task_params, spec), held.budget, lambda rows: None)
         run.run(shard, reader, task_columns(spec, columns), writer)
     return {"rows": shard.rows, "rows_per_s": shard.rows / (time.monotonic() - start), "load_s": held.load_s}

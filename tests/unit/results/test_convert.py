@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from jobs.cli.results import shown
 from jobs.results.convert import to_json, to_rows
+from schemas.output import OwnColumns
 
 
 def test_text_that_is_not_utf8_and_nanoseconds() -> None:
@@ -25,7 +26,7 @@ def test_a_shown_row_has_no_control_characters_and_fits() -> None:
         "prediction": {"label": "GOOD", "score": 0.51234, "top": []},
         "error": None,
     }
-    line = shown(row)
+    line = shown(row, OwnColumns())
     assert line.isprintable()
     assert line.endswith("→  label=GOOD  score=0.5123")
     assert len(line) < 120

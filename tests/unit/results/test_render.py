@@ -24,6 +24,7 @@ from jobs.storage.job_folder import JobFolder
 from jobs.submission.accept import new_job
 from schemas.errors import NotFound, SpecError
 from schemas.job import AcceptedJob, JobSpec, ResolvedModel, parse_spec
+from schemas.output import OwnColumns
 from schemas.tasks import find_task
 from tests.checkpoints_detection import make_detector, make_semantic
 from tests.integration.harness import House, read_output
@@ -41,7 +42,7 @@ def row(**prediction: Any) -> dict[str, Any]:
 
 def drawn(task: str, made: dict[str, Any], data: bytes, folder: Path) -> np.ndarray:
     """The picture of one row, as (height, width, 3)."""
-    (file,) = render(find_task(task), [made], lambda _: data, folder)
+    (file,) = render(find_task(task), [made], lambda _: data, folder, OwnColumns())
     assert file == folder / "00000.png"
     return np.asarray(Image.open(file))
 
@@ -156,7 +157,7 @@ def test_what_cannot_be_drawn_says_why(task: str, tmp_path: Path) -> None:
     error = {"prediction": None, "error": {"code": "unreadable_image", "message": "it is broken"}}
     good = row(objects=[], width=1, height=1, duration_s=1.0, text="", chunks=[])
     rows = [good | {"source_row": 0}, good | {"source_row": 1}, good | {"source_row": 2}, PLACE | error]
-    files = list(render(find_task(task), rows, gone, tmp_path / "look"))
+    files = list(render(find_task(task), rows, gone, tmp_path / "look", OwnColumns()))
     assert [file.name for file in files] == ["00000.png", "00001.png", "00002.png", "00003.png"]
     for file in files:
         assert (np.asarray(Image.open(file)) == ALARM).all(axis=2).any()
@@ -164,7 +165,7 @@ def test_what_cannot_be_drawn_says_why(task: str, tmp_path: Path) -> None:
 
 def test_a_task_over_text_has_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as error:
-        list(render(find_task("text-classification"), [], lambda _: b"", tmp_path))
+        list(render(find_task("text-classification"), [], lambda _: b"", tmp_path, OwnColumns()))
     assert error.value.problems[0].field == "render"
     spec = spec_of("text-classification", tmp_path, tmp_path / "in.parquet")
     with pytest.raises(SpecError):

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import SpecError
-from schemas.job import parse_spec
+from schemas.job import OutputSpec, parse_spec
 from schemas.layout import part_name, shard_of
-from schemas.output import kept_columns, output_schema, read_schema
+from schemas.output import OwnColumns, kept_columns, output_schema, read_schema
 
 TABLE = pa.schema(
     [("id", pa.int64()), ("body", pa.string()), ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -47,14 +47,36 @@ def test_columns_that_do_not_fit(table: dict[str, Any], says: str) -> None:
 
 def test_a_collision_names_the_way_out() -> None:
     table = TABLE.append(pa.field("prediction", pa.int8()))
-    with pytest.raises(SpecError, match=r"'prediction' collide with output columns; list the columns to carry"):
+    ways_out = r"such as 'ns_', or list the columns to carry in input\.keep"
+    with pytest.raises(SpecError, match=rf"'prediction' collide with output columns; .*output\.prefix, {ways_out}"):
         read_schema(spec(), table)
     assert "prediction" not in read_schema(spec(keep=["id"]), table).names
 
 
+def test_a_prefix_for_our_columns() -> None:
+    table = TABLE.append(pa.field("prediction", pa.int8())).append(pa.field("ns_error", pa.int8()))
+    with pytest.raises(SpecError, match=r"'ns_error' collide with output columns; .* such as 'nightshift_', or"):
+        read_schema(spec().model_copy(update={"output": OutputSpec(uri="b", prefix="ns_")}), table)
+    own = spec().model_copy(update={"output": OutputSpec(uri="b", prefix="nightshift_")})
+    schema = output_schema(own, read_schema(own, table))
+    assert schema.names[-6:-2] == ["prediction", "ns_error", "nightshift_prediction", "nightshift_error"]
+    assert tuple(schema.names[-4:]) == OwnColumns.of(own).names
+    for wrong in ("1st_", "a b", "a.", "x" * 65):
+        with pytest.raises(ValueError, match="prefix"):
+            OutputSpec(uri="b", prefix=wrong)
+
+
+def test_a_spec_without_a_prefix_is_that_of_earlier_versions() -> None:
+    """Its fingerprint tells whether a job at a location is the same."""
+    assert spec().model_dump()["output"] == {"uri": "b"}
+    with_prefix = spec().model_copy(update={"output": OutputSpec(uri="b", prefix="ns_")})
+    assert with_prefix.model_dump()["output"] == {"uri": "b", "prefix": "ns_"}
+    assert with_prefix.fingerprint() != spec().fingerprint()
+
+
 def test_the_output_has_the_kept_columns_first() -> None:
     one = spec()
-    schema = output_schema(one.task_schema, read_schema(one, TABLE))
+    schema = output_schema(one, read_schema(one, TABLE))
     assert schema.names == ["id", "body", "tags", "prediction", "error", "source_uri", "source_row"]
     assert schema.field("prediction").type == one.task_schema.prediction
 
