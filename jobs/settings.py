@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     allowed_inputs: list[str] = Field(["*"], description="Prefixes of inputs; `*` allows all.")
     allowed_outputs: list[str] = Field(["*"], description="Prefixes of outputs; `*` allows all.")
     allowed_models: list[str] = Field(["*"], description="Models by glob pattern, such as `distilbert/*`.")
+    iceberg_catalogs: list[str] = Field(
+        [], description="Catalogs of pyiceberg's own configuration that jobs may commit to, by glob pattern."
+    )
     allow_files: bool = Field(True, description="Whether local paths are allowed at all.")
 
     tokens_file: Path | None = Field(None, description="The API's tokens, as hashes; `tokens.json` under `home`.")

@@ -4,8 +4,8 @@
 
     client = Client("https://nightshift.internal", token="nst_…")
     job = client.submit({"task": "text-classification", "model": …, "input": …, "output": …})
-    client.wait(job.id)
-    table = client.results(job.id)
+    job.wait(progress=True)
+    table = job.results()
 
 The packages `schemas`, `jobs` and `workers` are the implementation; names in them may change in any release. What is
 listed here is imported at its first use, so that `import nightshift` costs nothing.

@@ -26,6 +26,7 @@ from schemas.errors import Permanent, Problem, SpecError
 from schemas.incremental import Incremental
 from schemas.layout import Layout
 from schemas.redaction import masked, shown
+from schemas.table import TableSpec
 from schemas.task import Task, TaskParams
 from schemas.tasks import all_tasks, find_task
 
@@ -85,10 +86,11 @@ class OutputSpec(Strict):
         pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
         description="What the names of our columns begin with, such as `ns_`, if the input has a column `error`.",
     )
+    table: TableSpec | None = Field(None, description="A table that the parts are committed to once the job succeeded.")
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_usual(serialize(self), prefix="", latest=None)
+        return without_usual(serialize(self), prefix="", latest=None, table=None)
 
 
 class ShardSpec(Strict):

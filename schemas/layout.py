@@ -11,6 +11,9 @@ PLAN = "_plan.pq"
 MANIFEST = "_manifest.json"
 #: A dataset card. Under the name `README.md` it would be taken for data by readers of the whole folder.
 CARD = "_README.md"
+#: Beside the manifest of a job with a table: that it has the parts, or why not; the last refusal counts.
+TABLE = "_table.json"
+TABLE_REFUSALS = "_table_refused-"
 
 
 class Layout(StrEnum):

@@ -10,6 +10,10 @@ from schemas.incremental import SeriesRun
 from schemas.job import Parent, ResolvedModel
 from schemas.layout import Layout, shard_of
 from schemas.redaction import masked
+from schemas.table import TableSpec
+
+#: The code of a job whose parts are not in its table.
+TABLE_REFUSED = "table_refused"
 
 
 class JobStatus(StrEnum):
@@ -103,13 +107,24 @@ class LostShard(BaseModel):
     rows_left_out: int = 0
 
 
+class TableRefusal(BaseModel):
+    """`_table_refused-….json`: why the parts of a job that succeeded could not be committed to its table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    error: ErrorInfo
+    refused_at: datetime
+
+
 class Manifest(BaseModel):
-    """The end of a job, and its results. It is written once, and last.
+    """The end of a job, and its results. It is written once, and last but for the notes of a commit to a table.
 
     `skipped` counts the objects under the input's prefix that were not records, and what an incremental job left out,
     by reason. `series` is the job's place in its series. `reused` counts the rows whose answers were copied. `parent`
     is the job that this one retried. `version` is that of the Nightshift that wrote it. `layout` says where the parts
-    lie, for other programs: Nightshift itself goes by the job's.
+    lie, for other programs: Nightshift itself goes by the job's. `table_version` is what the parts became in the
+    `table`: it is filled in when the manifest is read, since the commit comes after it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -136,3 +151,10 @@ class Manifest(BaseModel):
     series: SeriesRun | None = None
     reused: int = 0
     layout: Layout = Layout.FLAT
+    table: TableSpec | None = None
+    table_version: str | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the job did all of its work, and its table did not take it."""
+        return self.error is not None and self.error.code == TABLE_REFUSED

@@ -23,13 +23,13 @@ class LruCache(Generic[T]):
                 self._found.move_to_end(name)
             return self._found.get(name)
 
-    def get(self, name: str, find: Callable[[], T | None]) -> T | None:
-        """Return the value in the cache, or else what `find` finds, which is kept from now on."""
+    def get(self, name: str, find: Callable[[], T | None], stays: Callable[[T], bool] = lambda found: True) -> T | None:
+        """Return the value in the cache, or else what `find` finds, which is kept from now on if it `stays` so."""
         found = self.known(name)
         if found is not None:
             return found
         found = find()
-        if found is not None:
+        if found is not None and stays(found):
             with self._lock:
                 self._found[name] = found
                 while len(self._found) > self._most:

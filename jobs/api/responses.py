@@ -9,7 +9,7 @@ from jobs.state import Progress, rate_of
 from schemas.incremental import SeriesRun
 from schemas.job import AcceptedJob, Parent, ResolvedModel
 from schemas.loss import Loss
-from schemas.manifest import ErrorInfo, JobStatus, Manifest
+from schemas.manifest import TABLE_REFUSED, ErrorInfo, JobStatus, Manifest
 
 
 class ProgressView(BaseModel):
@@ -60,6 +60,14 @@ class EndView(BaseModel):
     errors: dict[str, int]
     skipped: dict[str, int]
     error: ErrorInfo | None
+    table_version: str | None = Field(
+        description="What the parts became in the job's table: Delta's version, or the id of Iceberg's snapshot."
+    )
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the job's table did not take its parts."""
+        return self.error is not None and self.error.code == TABLE_REFUSED
 
     @classmethod
     def of(cls, manifest: Manifest) -> "EndView":
@@ -74,6 +82,7 @@ class EndView(BaseModel):
             errors=manifest.errors,
             skipped=manifest.skipped,
             error=manifest.error,
+            table_version=manifest.table_version,
         )
 
     @classmethod
@@ -89,6 +98,7 @@ class EndView(BaseModel):
             errors=progress.errors,
             skipped={},
             error=progress.error,
+            table_version=None,
         )
 
 

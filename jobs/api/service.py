@@ -179,7 +179,7 @@ class Service:
 
         has_ended = progress is not None and progress.status.final
         try:
-            found = self._ends.get(job.id, read)
+            found = self._ends.get(job.id, read, lambda end: not end.is_refused)
         except Damaged:
             if not has_ended:
                 raise
@@ -239,5 +239,5 @@ class Service:
             end = self.end(job)
         except (AccessDenied, Permanent, Transient):
             return
-        if end is not None:
+        if end is not None and not end.is_refused:  # its commit may be tried again
             raise Conflict(f"job {job.id} has ended: it {end.status}")

@@ -70,6 +70,8 @@ def describe(progress: Progress) -> str:
             words += [f"{duration(rate.left_s)} left"]
     elif progress.status is JobStatus.RUNNING:
         words += ["waiting for a worker" if not progress.shards_running else "loading the model"]
+    if progress.finishable and progress.error is not None and not progress.status.final:
+        words += [progress.error.message]  # its table is away
     errors = sum(progress.errors.values())
     words += [f"{errors:,} errors"] if errors else []
     words += [f"{progress.shards_failed} shards failed"] if progress.shards_failed else []

@@ -227,6 +227,8 @@ def say_end(manifest: Manifest, job: AcceptedJob, as_json: bool) -> None:
     took = (manifest.ended_at - job.accepted_at).total_seconds()
     done = f"{counted(manifest.rows, 'record')} in {counted(len(manifest.parts), 'part')}"
     click.echo(f"{manifest.status}: {done}, {duration(took)}, at {job.output}")
+    if manifest.table_version is not None:
+        click.echo(f"version {manifest.table_version} of the {manifest.table}")
     if manifest.error is not None:
         click.echo(f"error: {manifest.error.message}", err=True)
     if manifest.skipped:

@@ -64,6 +64,7 @@ def build_manifest(
         parent=job.parent,
         version=__version__,
         series=said.series,
+        table=job.spec.output.table,
         layout=job.layout,
     )
 

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
+
 from jobs.broker import Broker
-from jobs.control.finisher import Finisher, job_of
+from jobs.control.finisher import Finisher
+from jobs.control.job_of import job_of
 from jobs.control.patience import Patience, code_of, may_pass, message_of
 from jobs.control.series_run import begin_run
 from jobs.logs import bound, event
@@ -17,11 +20,14 @@ from jobs.settings import Settings
 from jobs.state import State
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
-from jobs.storage.job_folder import JobFolder, PlanSize
+from jobs.storage.job_folder import JobFolder
+from jobs.storage.plan_file import PlanSize
+from jobs.tables import check_apart
 from schemas.errors import Damaged, JobEnded, NightshiftError, NotFinished, ServiceUnavailable
 from schemas.job import AcceptedJob, JobSpec
 from schemas.layout import PLAN
 from schemas.manifest import ErrorInfo, JobStatus
+from schemas.output import kept_columns, output_schema
 
 _log = logging.getLogger(__name__)
 #: Seconds between two looks whether a job that is being planned was cancelled.
@@ -67,7 +73,7 @@ class Control:
             try:
                 folder = self._catalog.folder(output)
                 ended = folder.read_manifest()
-                if ended is not None:  # while Redis was being rebuilt, say
+                if ended is not None and not ended.is_refused:  # while Redis was being rebuilt, say
                     self._state.jobs.finish(job, ended.status)
                     return
                 if self._catalog.is_cancelled(job):
@@ -138,6 +144,9 @@ class Control:
         parent = job_of(job.parent.job, self._catalog) if job.parent else None
         plan = planned_retry(parent, storage, limits, check, run) if parent else None
         plan = plan or planned(job.spec, None, storage, settings.narrowed(job.allowed_inputs), limits, check, unseen)
+        if job.spec.output.table is not None:  # before anything is computed for a table that won't take it
+            kept = [plan.columns.field(name) for name in kept_columns(job.spec, plan.columns)]
+            check_apart(job, output_schema(job.spec, pa.schema(kept)), settings.io_timeout_s)
         return folder.write_plan(plan, self._name, self._not_ending(job.id))
 
     @contextmanager

@@ -7,8 +7,10 @@ from functools import partial
 
 from jobs.control.build_manifest import build_manifest
 from jobs.control.dataset_card import write_card
+from jobs.control.job_of import job_of
 from jobs.control.patience import Patience, code_of, message_of
 from jobs.control.series_run import record_run
+from jobs.control.tables import Tables
 from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import Progress, State
@@ -16,24 +18,11 @@ from jobs.storage.catalog import Catalog
 from jobs.storage.latest import point_to
 from jobs.webhooks.delivery import Notifier
 from schemas.errors import AccessDenied, Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
-from schemas.job import AcceptedJob
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
 
 _log = logging.getLogger(__name__)
 #: How often parts are looked for that were written: the first four times they may be not found yet.
 _LOOKS = 5
-
-
-def job_of(id: str, catalog: Catalog) -> AcceptedJob:
-    """Return the job. Raise Damaged if the catalog doesn't have it any more."""
-    accepted = catalog.job(id)
-    if accepted is None:
-        raise Damaged(
-            f"the catalog at {catalog.uri} has no job {id}; restore its entry, or submit the job again at another "
-            "location",
-            code="job_gone",
-        )
-    return accepted
 
 
 class Finisher:
@@ -46,6 +35,7 @@ class Finisher:
         self._name = name
         self._patience = Patience(state, name)
         self._notifier = Notifier(settings, state, catalog)
+        self._tables = Tables(settings, state, catalog, name)
 
     def finish(self, job: str, output: str) -> None:
         """Write the job's manifest if it has none, from what storage holds, and note the end."""
@@ -54,7 +44,10 @@ class Finisher:
                 return
             try:
                 folder = self._catalog.folder(output)
-                manifest = folder.read_manifest() or self._write_manifest(progress)
+                manifest = folder.written_manifest() or self._write_manifest(progress)
+                if manifest is not None and manifest.table is not None and manifest.status is JobStatus.SUCCEEDED:
+                    self._tables.commit(progress, manifest, folder)
+                    manifest = folder.read_manifest()
                 if manifest is not None:
                     self._record(job, manifest)
                     if not self._is_latest_settled(manifest):

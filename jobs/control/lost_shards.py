@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.storage.job_folder import Plan
+from jobs.storage.plan_file import Plan
 from schemas.manifest import ErrorInfo, LostShard, LostSlice
 
 #: Slices that a manifest lists of one shard, and in all.

@@ -38,6 +38,10 @@ class Patience:
         self._state = state
         self._name = name
 
+    def rests(self, job: str, what: str) -> bool:
+        """Return whether a fault was counted so lately that another try is too early."""
+        return self._state.locks.is_held(f"{what}_fault:{job}")
+
     def tries(self, job: str, what: str, most: int) -> int | None:
         """Count a fault. Return None while it is to be waited out, and how many there were once they are `most`.
 

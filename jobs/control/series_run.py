@@ -37,7 +37,12 @@ def record_run(job: AcceptedJob, manifest: Manifest, catalog: Catalog) -> None:
         return
     for number, run in series.unrecorded():
         if run.job == job.id:
-            series.record(number, run, annotated_by(job, manifest, catalog.folder_of(job)))
+            series.record(number, run, _annotated(job, manifest, catalog))
+
+
+def _annotated(job: AcceptedJob, manifest: Manifest, catalog: Catalog) -> Seen:
+    """Return what an ended job annotated: nothing if its table refused it, so that the next run does it again."""
+    return Seen() if manifest.is_refused else annotated_by(job, manifest, catalog.folder_of(job))
 
 
 def _ended(run: RunFile, after: AcceptedJob, series: Series, catalog: Catalog) -> Seen:
@@ -61,7 +66,7 @@ def _ended(run: RunFile, after: AcceptedJob, series: Series, catalog: Catalog) -
     folder = catalog.folder_of(job)
     manifest = folder.read_manifest()
     if manifest is not None:
-        return annotated_by(job, manifest, folder)
+        return _annotated(job, manifest, catalog)
     if catalog.is_marked(job.id):
         return Seen()  # it ended without results
     if entry.embedded:

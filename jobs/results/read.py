@@ -92,7 +92,7 @@ def followed_batches(
     folder = JobFolder.of(job, storage)
     seen: set[int] = set()
     while True:
-        has_ended = folder.has_manifest()
+        has_ended = folder.has_ended(job)
         for shard, info in folder.parts():
             if shard not in seen:
                 seen.add(shard)

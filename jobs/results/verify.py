@@ -13,8 +13,9 @@ from jobs.results.verify_part import PartVerifier, SeenPart
 from jobs.settings import Settings
 from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
-from jobs.storage.job_folder import JobFolder, Plan
+from jobs.storage.job_folder import JobFolder
 from jobs.storage.parts_tally import PartsTally
+from jobs.storage.plan_file import Plan
 from schemas.errors import Damaged, NotFinished
 from schemas.job import AcceptedJob
 from schemas.layout import MANIFEST, PLAN

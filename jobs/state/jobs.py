@@ -114,6 +114,10 @@ class Jobs:
             self._run("job_explain", job=job, error=error.model_dump_json())
         self._run("job_finish", job=job, status=status, keep=self._settings.keep_state_s)
 
+    def explain(self, job: str, error: ErrorInfo) -> None:
+        """Note what keeps the job from ending, for those who ask how far it is."""
+        self._run("job_explain", job=job, error=error.model_dump_json())
+
     def status(self, job: str) -> JobStatus | None:
         found = self._redis.hget(job_key(job), "status")
         return JobStatus(found) if found else None

@@ -22,6 +22,10 @@ class Locks:
             return True
         return self._redis.get(_key(name)) == owner and bool(self._redis.pexpire(_key(name), int(seconds * 1000)))
 
+    def is_held(self, name: str) -> bool:
+        """Return whether any owner has the lock."""
+        return bool(self._redis.exists(_key(name)))
+
     def release(self, name: str, owner: str) -> None:
         """Release the lock if this owner has it."""
         if self._redis.get(_key(name)) == owner:

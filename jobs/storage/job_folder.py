@@ -5,42 +5,35 @@ _plan.pq                   its shards, one a row
 data/part-00042.parquet    the output rows of one shard, with a report in the footer
 _README.md                 what the data are, for people and for the Hugging Face hub
 _manifest.json             how the job ended; its existence makes the results final
+_table.json                of a job with a table: its parts are in it
 
 In a job of the layout `flat` the parts lie beside the other files.
 """
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
 from jobs.storage.parquet import open_parquet, translated
+from jobs.storage.plan_file import Plan, PlanSize, row_groups
 from jobs.storage.stored import Content, parse_stored
-from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
-from schemas.incremental import SeriesRun
+from jobs.storage.table_notes import TableNotes
+from schemas.errors import AlreadyExists, NotFound, Permanent
 from schemas.job import AcceptedJob
 from schemas.layout import CARD, JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
 from schemas.manifest import Manifest
 from schemas.plan import (
     PLAN_ROW_GROUP,
-    PLAN_SLICES,
     Planned,
-    Shard,
-    find_row_group,
-    from_batch,
-    input_schema,
     plan_metadata,
     plan_schema,
-    series_run,
-    skipped_files,
     to_batch,
 )
 from schemas.report import REPORT_KEY, ShardReport
@@ -49,26 +42,6 @@ from schemas.report import REPORT_KEY, ShardReport
 _READERS = 32
 #: What reading a damaged file raises if pyarrow finds it in order, and its content is not: names, types and values.
 _WRONG_VALUES = (ValueError, KeyError, TypeError, AttributeError)
-#: Rows of a plan that are decoded at once.
-_PLAN_ROWS = 100
-#: What a slice that was lost is told by.
-LOST_SLICE = pa.struct(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("rows", pa.int64(), nullable=False),
-        pa.field("source_row", pa.int64(), nullable=False),
-    ]
-)
-_LOST_COLUMNS = tuple(f".{field.name}" for field in LOST_SLICE)
-
-
-@dataclass(frozen=True)
-class PlanSize:
-    """How large a plan is. `bytes` are uncompressed."""
-
-    shards: int
-    rows: int
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -78,79 +51,6 @@ class Committed:
     shards: list[int]
     rows: int
     errors: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One version of a job's `_plan.pq`. Every method raises Damaged if the file can't be read."""
-
-    info: ObjectInfo
-    storage: Storage
-
-    def columns(self) -> pa.Schema:
-        """Return the schema of the input columns that the job reads."""
-        with self._opened() as file:
-            return input_schema(file.schema_arrow)
-
-    def skipped(self) -> dict[str, int]:
-        """Return how many files were no records, by reason."""
-        with self._opened() as file:
-            return skipped_files(file.metadata.metadata or {})
-
-    def series(self) -> SeriesRun | None:
-        """Return the job's place in its series; None if it has none."""
-        with self._opened() as file:
-            return series_run(file.metadata.metadata or {})
-
-    def size(self) -> PlanSize:
-        with self._opened() as file:
-            table = file.read(columns=["rows", "bytes"])
-            total = {name: pc.sum(table[name]).as_py() or 0 for name in ("rows", "bytes")}
-            return PlanSize(shards=table.num_rows, **total)
-
-    def shards(self, first: int = 0) -> Iterator[Shard]:
-        """Yield the shards in order, from number `first` on. Row groups before it are not read."""
-        with self._opened() as file:
-            start = find_row_group(file.metadata, first)
-            if start is None:
-                return
-            groups = range(start, file.num_row_groups)
-            for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=groups):
-                yield from (shard for shard in from_batch(batch) if shard.shard >= first)
-
-    def slices_of(self, shards: Collection[int]) -> Iterator[tuple[int, pa.StructArray]]:
-        """Yield those of these shards that the plan has, in order, each with its slices as an array of LOST_SLICE.
-
-        Neither the other columns nor the other row groups are read.
-        """
-        with self._opened() as file:
-            paths = [file.schema.column(place).path for place in range(len(file.schema))]
-            columns = [path for path in paths if path.partition(".")[0] == "slices" and path.endswith(_LOST_COLUMNS)]
-            places = (find_row_group(file.metadata, number) for number in shards)
-            groups = sorted({place for place in places if place is not None})
-            for batch in file.iter_batches(_PLAN_ROWS, groups, columns=["shard", *columns]):
-                listed = batch["slices"].cast(pa.list_(LOST_SLICE))
-                if listed.null_count or listed.flatten().null_count:
-                    raise ValueError("a shard without slices")
-                for place, number in enumerate(batch["shard"].to_pylist()):
-                    if number in shards:
-                        yield number, listed[place].values
-
-    def row_group_of(self, number: int) -> list[Shard]:
-        """Return the shards of the row group that holds this one. Raise Permanent if no row group does."""
-        with self._opened() as file:
-            group = find_row_group(file.metadata, number)
-            if group is None:
-                raise Permanent(f"{self.info.uri} has no shard {number}", code="plan_broken")
-            return list(from_batch(file.read_row_group(group)))
-
-    @contextmanager
-    def _opened(self) -> Iterator[pq.ParquetFile]:
-        with self.storage.open(self.info) as source, translated(source, self._damaged):
-            yield open_parquet(source)
-
-    def _damaged(self, error: Exception) -> Damaged:
-        return Damaged(f"{self.info.uri} is damaged: {error}", code="plan_broken")
 
 
 @dataclass(frozen=True)
@@ -205,13 +105,26 @@ class JobFolder:
         return self._write(JOB, job.shown(), job.id, self.read_job)
 
     def read_manifest(self) -> Manifest | None:
-        """Return the manifest; None if the job hasn't ended."""
+        """Return the manifest; None if the job hasn't ended.
+
+        A job with a table has ended once its parts are committed, or refused: then it failed, for the table's reason.
+        """
+        written = self.written_manifest()
+        return None if written is None else self.table_notes.told(written)
+
+    @property
+    def table_notes(self) -> TableNotes:
+        """What became of the commit to the job's table."""
+        return TableNotes(self.output, self.storage)
+
+    def written_manifest(self) -> Manifest | None:
+        """Return the manifest as it was written, whatever became of the commit to the job's table; None without one."""
         way_out = f"move it away, and go on with: nightshift resume {self.output}"
         return self._read(MANIFEST, Manifest, "bad_manifest", way_out)
 
     def write_manifest(self, manifest: Manifest, owner: str) -> Manifest:
         """Write `_manifest.json`. Return the manifest that stands: another writer's if that came first."""
-        return self._write(MANIFEST, manifest, owner, self.read_manifest)
+        return self._write(MANIFEST, manifest, owner, self.written_manifest)
 
     def write_card(self, text: str, owner: str) -> None:
         """Write `_README.md`, unless there is one."""
@@ -229,8 +142,10 @@ class JobFolder:
         except NotFound:
             return None
 
-    def has_manifest(self) -> bool:
-        """Return whether the job has ended, without reading its manifest."""
+    def has_ended(self, job: AcceptedJob) -> bool:
+        """Return whether the job has ended. The manifest of one without a table is not read for it."""
+        if job.spec.output.table is not None:
+            return self.read_manifest() is not None
         try:
             self.storage.stat(self.uri(MANIFEST))
         except NotFound:
@@ -383,17 +298,3 @@ def _is_own(info: ObjectInfo, report: ShardReport, job: str, shards: int) -> boo
 
 def _foreign(info: ObjectInfo) -> Permanent:
     return Permanent(f"{info.uri} is no part of this job; move it away", code="foreign_part")
-
-
-def row_groups(shards: Iterable[Shard]) -> Iterator[list[Shard]]:
-    """Group shards into row groups of a plan. A shard of many objects is heavy, so slices are limited too."""
-    rows: list[Shard] = []
-    slices = 0
-    for shard in shards:
-        rows.append(shard)
-        slices += len(shard.slices)
-        if len(rows) >= PLAN_ROW_GROUP or slices >= PLAN_SLICES:
-            yield rows
-            rows, slices = [], 0
-    if rows:
-        yield rows

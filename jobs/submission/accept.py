@@ -191,6 +191,8 @@ def found_job(job: AcceptedJob, storage: Storage) -> Accepted:
     """
     folder = JobFolder.of(job, storage)
     manifest = folder.read_manifest()
+    if manifest is not None and manifest.is_refused:
+        manifest = None  # what is missing is the commit
     if manifest is None:
         check_store(job, folder)
     return Accepted(job, Found.UNFINISHED if manifest is None else Found.ENDED, manifest)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -16,9 +17,10 @@ from jobs.webhooks.policy import check_notify
 from schemas.errors import Problem, SpecError, Unreadable
 from schemas.input_uris import MAX_GLOBS, MAX_URIS, MAX_WILDCARDS, glob_pattern, is_glob, wildcards
 from schemas.job import JobSpec, ResolvedModel
-from schemas.layout import Layout, part_name
+from schemas.layout import Layout, child, part_name
 from schemas.output import read_schema
 from schemas.plan import NO_COLUMNS
+from schemas.table import TableSpec
 
 T = TypeVar("T")
 
@@ -69,9 +71,12 @@ def with_full_uris(spec: JobSpec) -> JobSpec:
         if isinstance(uri, str)
         else [normalized(one, f"input.uri.{i}") for i, one in enumerate(uri)]
     )
-    output = {"uri": _full_folder(spec.output.uri, "output.uri")}
+    output: dict[str, Any] = {"uri": _full_folder(spec.output.uri, "output.uri")}
     if spec.output.latest is not None:
         output["latest"] = normalized(spec.output.latest, "output.latest")
+    if spec.output.table is not None:
+        location = _full_folder(spec.output.table.location, "output.table.location")
+        output["table"] = spec.output.table.model_copy(update={"location": location})
     update: dict[str, Any] = {
         "input": spec.input.model_copy(update={"uri": inputs}),
         "output": spec.output.model_copy(update=output),
@@ -100,7 +105,8 @@ def check_paths(spec: JobSpec, settings: Settings) -> None:
     """Raise SpecError for a local path if none is allowed. It is quoted as written: in full it would say too much."""
     inputs = [("input.uri", uri) for uri in spec.input.uris]
     outputs = [("output.uri", spec.output.uri), ("output.latest", spec.output.latest or "s3://"), *own_folders(spec)]
-    for field, uri in [*inputs, *outputs]:
+    table = [] if spec.output.table is None else [("output.table.location", spec.output.table.location)]
+    for field, uri in [*inputs, *outputs, *table]:
         if is_path(uri):
             settings.check_path(uri, field)
     check_model_path(spec.model, settings)
@@ -126,6 +132,8 @@ def check_locations(spec: JobSpec, settings: Settings) -> None:
         )
     for field, folder in own_folders(spec):
         _check_own_folder(field, folder, spec, settings)
+    if spec.output.table is not None:
+        _check_table(spec.output.table, output, settings)
     for uri in spec.input.uris:
         settings.check_allowed(uri, settings.allowed_inputs, "input.uri")
         folder = uri.rstrip("/") + "/"
@@ -158,6 +166,33 @@ def _check_own_folder(field: str, folder: str, spec: JobSpec, settings: Settings
         is_matched = is_glob(uri) and glob_pattern(uri).fullmatch(f"{folder}seen-00000001-{'0' * 16}.parquet")
         if folder.startswith(uri.rstrip("/") + "/") or is_matched:
             raise SpecError.of(field, f"{folder!r} lies inside the input {uri!r}; name a folder beside that")
+
+
+def _check_table(table: TableSpec, output: str, settings: Settings) -> None:
+    """Raise SpecError if the job may not commit to the table, or its parts would lie outside of it."""
+    field = "output.table.location"
+    settings.check_allowed(table.location, settings.allowed_outputs, field)
+    if _is_bucket(table.location):
+        raise SpecError.of(field, f"{table.location!r} is a whole bucket; name a prefix in it")
+    if not output.startswith(table.location) or output == table.location:
+        raise SpecError.of(
+            field,
+            f"the output {output!r} doesn't lie below the table's location {table.location!r}: parts are added to the "
+            f"table as they are; write them to {child(table.location, 'NAME-OF-THE-RUN/')}",
+        )
+    # Both formats' libraries take these for parts of a URL; in the names below the table, they don't decode a `%`.
+    for named, uri, taken in ((field, table.location, "%?#"), ("output.uri", output, "?#")):
+        if set(taken) & set(uri):
+            raise SpecError.of(named, f"{uri!r} has one of {' '.join(taken)} in it, which tables can't have in paths")
+    if table.catalog is not None and not any(
+        fnmatchcase(table.catalog, pattern) for pattern in settings.iceberg_catalogs
+    ):
+        allowed = ", ".join(settings.iceberg_catalogs) or "none"
+        raise SpecError.of(
+            "output.table.catalog",
+            f"{table.catalog!r} is none of the catalogs that jobs may commit to here ({allowed}); the operator names "
+            "them in NIGHTSHIFT_ICEBERG_CATALOGS",
+        )
 
 
 def _matches_a_part(glob: str, output: str) -> bool:

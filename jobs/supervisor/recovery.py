@@ -83,7 +83,7 @@ def _read(catalog: Catalog, id: str) -> Seen:
             catalog.mark_ended(id)
             return Seen(id, output, Standing.NEVER_ACCEPTED, why=f"job {there.id} came first")
         job = entry.job or there
-        if folder.has_manifest():
+        if folder.has_ended(job):
             if job.spec.notify is not None and not entry.embedded:
                 return Seen(id, output, Standing.UNTOLD, job)
             catalog.mark_ended(id, folder)

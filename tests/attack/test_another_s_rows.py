@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.storage import Storage
-from jobs.storage.job_folder import row_groups
+from jobs.storage.plan_file import row_groups
 from schemas.plan import Shard, Slice, input_schema, plan_schema, to_batch
 from tests.attack.conftest import SECRET, Scene
 

@@ -21,7 +21,8 @@ from jobs.planning.parquet_footers import read_footer
 from jobs.results.read import Place
 from jobs.settings import Settings
 from jobs.storage import Storage
-from jobs.storage.job_folder import JobFolder, open_part, read_report, row_groups
+from jobs.storage.job_folder import JobFolder, open_part, read_report
+from jobs.storage.plan_file import row_groups
 from schemas.errors import NightshiftError
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.layout import MANIFEST, PLAN

@@ -24,6 +24,7 @@ from schemas.errors import NotFound
 from schemas.job import AcceptedJob, parse_spec
 from schemas.layout import MANIFEST, child
 from schemas.manifest import Manifest
+from schemas.table import TableSpec
 from tests.acceptance.api import server
 from tests.acceptance.cli import NIGHTSHIFT, environment
 from tests.faults.invariants import Ended, check
@@ -31,8 +32,8 @@ from tests.packages import copy_packages
 from tests.servers import wait_for
 
 OVERLAY = Path(__file__).parent / "overlay"
-#: The two entry points that Celery's processes import.
-APPS = ("workers/celery_app.py", "jobs/control/celery_app.py")
+#: The two entry points that Celery's processes import, and that of the process that commits to a table.
+APPS = ("workers/celery_app.py", "jobs/control/celery_app.py", "jobs/tables/child.py")
 #: Generous: the machine may be busy. What it bounds is seconds where nothing fails.
 BOUND_S = 240.0
 
@@ -43,8 +44,10 @@ def copy_with_stub_task(root: Path) -> Path:
 
 
 def with_failpoints(root: Path) -> Path:
-    """Let the two Celery apps of the packages in `root` import the failpoints. Return `root`."""
+    """Let the entry points of the packages in `root` import the failpoints. Return `root`."""
     for app in APPS:
+        if not (root / app).exists():  # an earlier version
+            continue
         with (root / app).open("a") as file:
             file.write("\nimport failpoints\n")
     return root
@@ -217,10 +220,11 @@ class Stage:
             command, env=env, cwd=self.copy, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
 
-    def submit(self, source: str | list[str], output: str, **changes: Any) -> Submitted:
-        """A job of the stub task, or of another, over these tables with columns `id` and `text`."""
+    def submit(self, source: str | list[str], output: str, table: TableSpec | None = None, **changes: Any) -> Submitted:
+        """A job of the stub task, or of another, over these files with columns `id` and `text`."""
         files = [source] if isinstance(source, str) else source
-        spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": {"uri": output}}
+        place = {"uri": output} | ({} if table is None else {"table": table.model_dump()})
+        spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": place}
         new = validated_job(parse_spec(spec | changes), self.storage, self.settings)
         accepted = submitter_of(self.settings, self.storage).create(new)
         enqueue(accepted.job, self.state, self.broker, accepted.is_new)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from jobs.broker import CONTROL_QUEUE
 from jobs.state.connection import job_key
+from jobs.submission.accept import enqueue
 from nightshift.testing import InProcess
 from schemas.job import AcceptedJob, JobSpec, parse_spec
 from schemas.plan import ShardOrder
@@ -46,6 +47,10 @@ class House(InProcess):
         progress = self.state.jobs.progress(job.id)
         assert progress is not None
         return progress.shards
+
+    def submit_again(self, job: AcceptedJob) -> bool:
+        """Enter a job once more, as `nightshift resume` does; whether Redis had let go of it."""
+        return enqueue(job, self.state, self.broker)
 
     def attempt(self, job: AcceptedJob, shard: int, id: str = "a1") -> Outcome:
         """Take this very shard, and run it."""

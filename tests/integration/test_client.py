@@ -118,7 +118,9 @@ def test_it_waits_until_the_job_has_ended(odd: Odd, capsys: pytest.CaptureFixtur
         odd.answers = [job("running")] * 100
         with pytest.raises(TimeoutError):
             client.wait("j", timeout_s=0.05, every_s=0.01)
-    assert "j: succeeded, 3 records" in capsys.readouterr().out
+    said = capsys.readouterr().err.rpartition("\r")[2]
+    assert "j succeeded" in said
+    assert "3/3" in said
 
 
 def stream_of(change: Callable[[bytes], bytes]) -> Answer:

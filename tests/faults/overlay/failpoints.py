@@ -7,11 +7,15 @@ claimed, read, batch-1, batch-2 …            of a shard; the stub task reaches
 before_commit, after_commit, told            before and after its part is created; after Redis is told, before the ack
 before_plan, after_plan, before_manifest, after_manifest
 before_run, after_run, before_seen, after_seen  of a series: a job gets its number, and is recorded
+before_table, after_table                    around the commit to a job's table, in the control process
+before_add, table_there, after_add           around it in its own process; the table is there, its parts not yet
 """
 
 import os
 import signal
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +97,45 @@ def _sent(self: Broker, *args: Any) -> None:
 
 Shards.take, Shards.commit, Storage.create = _taken, _told, _created  # type: ignore[method-assign, assignment]
 Broker._send = _sent  # type: ignore[method-assign, assignment]
+
+if find_spec("jobs.tables"):  # an earlier version has none
+    import jobs.control.tables
+    import jobs.tables.commit
+
+    _commit_apart, _commit_job = jobs.control.tables.commit_apart, jobs.tables.commit.commit_job
+    _table_of = jobs.tables.commit.table_of
+
+    def _committed(*args: Any) -> str | None:
+        reach("before_table")
+        version = _commit_apart(*args)
+        reach("after_table")
+        return version
+
+    _adding = False
+
+    def _added(*args: Any) -> str | None:
+        global _adding
+        reach("before_add")
+        _adding = True
+        version = _commit_job(*args)
+        reach("after_add")
+        return version
+
+    def _opened(spec: Any) -> Any:
+        table = _table_of(spec)
+        check = table._check
+
+        def checked(*args: Any) -> None:
+            check(*args)
+            if _adding:  # at planning the table is looked at too
+                reach("table_there")
+
+        table._check = checked
+        return table
+
+    jobs.control.tables.commit_apart, jobs.tables.commit.table_of = _committed, _opened
+    if "jobs.tables.child" in sys.modules:  # this is the process that commits, in the midst of its imports
+        sys.modules["jobs.tables.child"].commit_job = _added  # type: ignore[attr-defined]
 
 if os.environ.get("FAULTS_ON_DISK"):  # parts are written to a temporary file at once, however small they are
     import workers.io.part_writer

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jobs.planning.parquet_footers import BrokenFile, RowGroup, read_footer
 from jobs.planning.planner import Limits, plan_objects, plan_shards, shard_limits
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.job_folder import row_groups
+from jobs.storage.plan_file import row_groups
 from schemas.job import parse_spec
 from schemas.plan import (
     NO_ROW_GROUP,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.job_folder import JobFolder, PlanSize
+from jobs.storage.job_folder import JobFolder
+from jobs.storage.plan_file import PlanSize
 from schemas.errors import AccessDenied, NotFound, Permanent
 from schemas.layout import Layout
 from schemas.plan import NO_COLUMNS, OBJECT, PLAN_ROW_GROUP, Planned, Shard, Slice
@@ -56,7 +57,7 @@ def test_a_job_without_files(folder: JobFolder) -> None:
     assert folder.read_job() is None
     assert folder.read_manifest() is None
     assert folder.any_object() is None
-    assert not folder.has_manifest()
+    assert folder.written_manifest() is None
     with pytest.raises(NotFound):
         folder.plan()
 

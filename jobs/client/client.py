@@ -4,57 +4,37 @@
 
     client = Client("https://nightshift.internal", token="nst_…")
     job = client.submit({"task": "text-classification", "model": …, "input": …, "output": …})
-    client.wait(job.id)
-    table = client.results(job.id)
+    job.wait(progress=True)
+    table = job.results()
 
 Requests that may be sent again are, with backoff, when the server is away or busy; a submission bears an idempotency
 key, and is one of them.
 """
 
-import email.utils
 import json
-import random
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from jobs.client_schedules import Schedules
+from jobs.client.answers import LONGEST_WAIT_S, PASSING, Pieces, backoff, error_of, retry_after
+from jobs.client.bar import Bar
+from jobs.client.schedules import Schedules
+from jobs.client.show import Preview, job_html
 from schemas import __version__
-from schemas.errors import Forbidden, NightshiftError, NotFound, Problem, ServiceUnavailable, SpecError, Unauthenticated
+from schemas.errors import NightshiftError, ServiceUnavailable
 from schemas.job import JobSpec
 
 ARROW = "application/vnd.apache.arrow.stream"
-#: Answers that may be others when asked again.
-_PASSING = (429, 502, 503, 504)
-
-
-class ApiError(NightshiftError):
-    """The server refused; `status` is HTTP's, `code` and `message` are the problem document's."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-
-class Conflict(ApiError):
-    """The job is not in a state that allows what was asked for: it has not ended, or it has."""
-
-
-class RateLimited(ApiError):
-    """More requests, or more running jobs, than the token allows."""
 
 
 class JobFailed(NightshiftError):
@@ -69,16 +49,20 @@ class JobFailed(NightshiftError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the server last told of it; `data` is all that it told."""
+    """A job as the server last told of it; `data` is all that it told. A notebook shows it as a table.
+
+    `client` is the one that told of it, for the methods that ask again.
+    """
 
     id: str
     status: str
     output: str
     data: Mapping[str, Any] = field(repr=False)
+    client: "Client" = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Job":
-        return cls(data["id"], data["status"], data["output"], data)
+    def of(cls, data: Mapping[str, Any], client: "Client") -> "Job":
+        return cls(data["id"], data["status"], data["output"], data, client)
 
     @property
     def ended(self) -> bool:
@@ -98,6 +82,25 @@ class Job:
     @property
     def error(self) -> str | None:
         return self.data["error"]["message"] if self.data["error"] else None
+
+    def refresh(self) -> "Job":
+        """Return the job as it is now."""
+        return self.client.job(self.id)
+
+    def wait(self, **how: Any) -> "Job":
+        """Return the job once it has ended; `how` as in `Client.wait`, and it raises as that does."""
+        return self.client.wait(self.id, **how)
+
+    def preview(self, rows: int = 5) -> Preview:
+        """Return the first rows; of a job that has not ended, of those that are there."""
+        return self.client.preview(self.id, rows, partial=not self.ended)
+
+    def results(self, **which: bool) -> pa.Table:
+        """Return the rows as a table; `which` as in `Client.batches`."""
+        return self.client.results(self.id, **which)
+
+    def _repr_html_(self) -> str:
+        return job_html(self)
 
 
 class Client:
@@ -134,7 +137,7 @@ class Client:
     def submit(self, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Job:
         """Submit a job; one that has the output already, of the same spec, is that job. Raises SpecError."""
         key = idempotency_key or str(uuid.uuid4())
-        return Job.of(self._json("POST", "/v1/jobs", json=_plain(spec), headers={"Idempotency-Key": key}))
+        return Job.of(self._json("POST", "/v1/jobs", json=_plain(spec), headers={"Idempotency-Key": key}), self)
 
     def plan(self, spec: JobSpec | Mapping[str, Any]) -> dict[str, Any]:
         """What the job would be: shards, records, bytes, seconds. Queues nothing."""
@@ -142,14 +145,14 @@ class Client:
         return found
 
     def job(self, id: str) -> Job:
-        return Job.of(self._json("GET", _path(id)))
+        return Job.of(self._json("GET", _path(id)), self)
 
     def jobs(self, **filters: Any) -> Iterator[Job]:
         """Jobs, newest first, page by page: `status`, `task`, `label`, `since`, `until` as in the API."""
         params = {name: value for name, value in filters.items() if value is not None}
         while True:
             page = self._json("GET", "/v1/jobs", params=params)
-            yield from map(Job.of, page["jobs"])
+            yield from (Job.of(told, self) for told in page["jobs"])
             if page["next"] is None:
                 return
             params["cursor"] = page["next"]
@@ -171,7 +174,7 @@ class Client:
         return self._act(id, "retry", json={} if output is None else {"output": output})
 
     def _act(self, id: str, action: str, **more: Any) -> Job:
-        return Job.of(self._json("POST", f"{_path(id)}:{action}", **more))
+        return Job.of(self._json("POST", f"{_path(id)}:{action}", **more), self)
 
     def wait(
         self,
@@ -182,15 +185,18 @@ class Client:
         check: bool = True,
         every_s: float = 1.0,
     ) -> Job:
-        """Wait until the job has ended. `progress=True` shows a line of it, in a notebook or terminal; a function is
+        """Wait until the job has ended. `progress=True` shows a bar of it, in a notebook or terminal; a function is
         called with the job each time. Raises JobFailed where it did not succeed and `check` is asked for, TimeoutError.
         """
-        show = progress if callable(progress) else _Line().show if progress else lambda job: None
+        if progress is True:
+            with Bar() as bar:
+                return self.wait(id, progress=bar.show, timeout_s=timeout_s, check=check, every_s=every_s)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         wait_s = min(0.1, every_s)
         while True:
             job = self.job(id)
-            show(job)
+            if callable(progress):
+                progress(job)
             if job.ended:
                 if check and job.status != "succeeded":
                     raise JobFailed(job)
@@ -203,22 +209,36 @@ class Client:
     # --- results -------------------------------------------------------------------------------------------------
 
     def batches(
-        self, id: str, *, errors: bool = False, partial: bool = False, with_retries: bool = False
+        self,
+        id: str,
+        *,
+        errors: bool = False,
+        partial: bool = False,
+        with_retries: bool = False,
+        limit: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """The job's rows in input order, batch by batch, in bounded memory. Raises Conflict where it has not ended."""
+        """The job's rows in input order, batch by batch, in bounded memory; `limit` of them at most.
+
+        Raises Conflict where it has not ended.
+        """
         flags = {"errors": errors, "partial": partial, "with_retries": with_retries}
         params = {name: "true" for name, value in flags.items() if value}
+        params |= {} if limit is None else {"limit": str(limit)}
         request = self._http.build_request("GET", f"{_path(id)}/results", params=params, headers={"Accept": ARROW})
         response = self._sent(request, stream=True)
         try:
-            with pa.ipc.open_stream(_Pieces(response.iter_bytes())) as reader:
+            with pa.ipc.open_stream(Pieces(response.iter_bytes())) as reader:
                 yield from reader
         except httpx2.TransportError as error:
             raise ServiceUnavailable(f"the results of job {id} broke off: {error}") from error
         finally:
             response.close()
 
-    def results(self, id: str, **which: bool) -> pa.Table:
+    def preview(self, id: str, rows: int = 5, *, partial: bool = False) -> Preview:
+        """The job's first rows, which a notebook shows as a table."""
+        return Preview(self.results(id, limit=rows, partial=partial))
+
+    def results(self, id: str, **which: Any) -> pa.Table:
         """The job's rows as a table; `which` as in `batches`."""
         found = list(self.batches(id, **which))
         if not found:
@@ -274,53 +294,19 @@ class Client:
             except httpx2.TransportError as error:
                 if last:
                     raise ServiceUnavailable(f"{self._http.base_url} can't be reached: {error}") from error
-                time.sleep(_backoff(tried))
+                time.sleep(backoff(tried))
                 continue
             if response.is_success:
                 return response
             response.read()
             response.close()
-            if last or response.status_code not in _PASSING:
-                raise _error(response)
-            wait = _retry_after(response)
-            if wait is not None and wait > _LONGEST_WAIT_S:
-                raise _error(response)
-            time.sleep(_backoff(tried) if wait is None else wait)
+            if last or response.status_code not in PASSING:
+                raise error_of(response)
+            wait = retry_after(response)
+            if wait is not None and wait > LONGEST_WAIT_S:
+                raise error_of(response)
+            time.sleep(backoff(tried) if wait is None else wait)
         raise AssertionError("unreachable")
-
-
-_LONGEST_WAIT_S = 20.0
-
-
-def _backoff(tried: int) -> float:
-    return float(min(10.0, 0.2 * 2.0**tried) * random.uniform(0.5, 1))
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    text = response.headers.get("Retry-After")
-    if text is None:
-        return None
-    if text.isdecimal():
-        return float(text)
-    when = email.utils.parsedate_to_datetime(text)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
-def _error(response: httpx2.Response) -> NightshiftError:
-    """The problem document as an error of its kind."""
-    try:
-        problem = response.json()
-        code, message = str(problem["code"]), str(problem["detail"])
-        fields = [Problem(one["field"], one["message"]) for one in problem["errors"]]
-    except (ValueError, KeyError, TypeError):  # a proxy's answer, not the server's
-        code, message, fields = "http_error", f"HTTP {response.status_code}: {response.text[:200]}", []
-    status = response.status_code
-    if status == 422:
-        return SpecError(fields or [Problem("", message)])
-    plain = {401: Unauthenticated, 403: Forbidden, 404: NotFound, 503: ServiceUnavailable}
-    if status in plain:
-        return plain[status](message)
-    return {409: Conflict, 429: RateLimited}.get(status, ApiError)(status, code, message)
 
 
 def _path(id: str) -> str:
@@ -329,49 +315,3 @@ def _path(id: str) -> str:
 
 def _plain(spec: JobSpec | Mapping[str, Any]) -> Any:
     return spec.model_dump(mode="json") if isinstance(spec, JobSpec) else json.loads(json.dumps(spec))
-
-
-class _Pieces:
-    """The pieces of an answer as a file that can only be read on."""
-
-    closed = False
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = bytearray()
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._rest += piece
-        end = len(self._rest) if size < 0 else size
-        taken = bytes(self._rest[:end])
-        del self._rest[:end]
-        return taken
-
-    def readable(self) -> Literal[True]:
-        return True
-
-    def writable(self) -> Literal[False]:
-        return False
-
-    def seekable(self) -> Literal[False]:
-        return False
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Line:
-    """A line that is written over, in a terminal or below a notebook's cell."""
-
-    def show(self, job: Job) -> None:
-        progress = job.data["progress"]
-        of = f"/{progress['records']:,}" if progress and progress["records"] else ""
-        errors = f", {job.error_rows:,} errors" if job.error_rows else ""
-        text = f"{job.id}: {job.status}, {job.records:,}{of} records{errors}"
-        sys.stdout.write(f"\r{text:<79}" + ("\n" if job.ended else ""))
-        sys.stdout.flush()
