@@ -15,6 +15,7 @@ from jobs.logs import bound, event
 from jobs.settings import Settings
 from jobs.state import Progress, State
 from jobs.storage.catalog import Catalog
+from jobs.storage.job_folder import JobFolder
 from jobs.storage.latest import point_to
 from jobs.webhooks.delivery import Notifier
 from schemas.errors import AccessDenied, Damaged, NightshiftError, Permanent, ServiceUnavailable, Transient
@@ -130,7 +131,7 @@ class Finisher:
         if notify:  # before the end is noted: until then the sweep has all of this done again
             self._state.webhooks.add(job, output)
         else:  # a job with a webhook is marked once that is settled
-            self._mark_ended(job, output)
+            self._mark_ended(job, self._catalog.folder(output))
         self._state.jobs.finish(job, manifest.status)
         event(_log, "job_ended", status=manifest.status, rows=manifest.rows, error_rows=manifest.error_rows)
         if notify:
@@ -152,7 +153,7 @@ class Finisher:
             code=code_of(error) if cause is None else cause.code,
             message=f"{before}The job has no manifest: {message_of(error)}",
         )
-        self._mark_ended(progress.job, progress.output)
+        self._mark_ended(progress.job, None)
         self._state.jobs.finish(progress.job, status, why)
         event(_log, "job_ended", logging.ERROR, status=status, error=why.message)
 
@@ -164,9 +165,10 @@ class Finisher:
         except NightshiftError:  # the notifier finds out, once the catalog can be read
             return True
 
-    def _mark_ended(self, job: str, output: str) -> None:
+    def _mark_ended(self, job: str, folder: JobFolder | None) -> None:
+        """Note the end in the catalog, with a digest of the manifest in the folder."""
         try:
-            self._catalog.mark_ended(job, self._catalog.folder(output))
+            self._catalog.mark_ended(job, folder)
         except NightshiftError as error:  # marked when Redis is rebuilt
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
 

@@ -1,7 +1,7 @@
 """Which jobs have expired, and how are they removed? Their outputs and what the catalog has of them; nothing else.
 
-A job is only removed if it has ended, is of the tenant that was named, and neither a retry that stays nor a pointer to
-the newest results needs it. A removal that was interrupted is gone on with the next time: the catalog keeps its note
+A job is only removed if it has ended, is of the tenant that was named, and neither a retry that stays, a pointer to the
+newest results nor a table needs it. A removal that was interrupted is gone on with the next time: the catalog keeps its note
 until all else is gone.
 """
 
@@ -16,7 +16,7 @@ from jobs.storage.job_folder import JobFolder, read_report
 from jobs.storage.latest import read_latest
 from schemas.errors import AccessDenied, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, PLAN, shard_of
+from schemas.layout import CARD, JOB, MANIFEST, PLAN, TABLE, TABLE_REFUSALS, shard_of
 from schemas.manifest import JobStatus, Part
 
 #: Jobs that are looked at, and objects that are removed, at once.
@@ -46,6 +46,7 @@ class Ended:
     at: datetime
     rows: int = 0
     bytes: int = 0
+    is_in_table: bool = False
 
     @property
     def series(self) -> tuple[object, ...]:
@@ -81,7 +82,7 @@ def _ended(catalog: Catalog, id: str, tenant: str) -> Ended | None:
     if manifest is None or manifest.job != id:
         return Ended(job, JobStatus.FAILED, job.accepted_at)
     size = sum(part.bytes for part in manifest.parts)
-    return Ended(job, manifest.status, manifest.ended_at, manifest.rows, size)
+    return Ended(job, manifest.status, manifest.ended_at, manifest.rows, size, manifest.table_version is not None)
 
 
 def expired(ended: Iterable[Ended], policy: Policy, now: datetime, catalog: Catalog) -> tuple[list[Ended], list[Kept]]:
@@ -101,6 +102,9 @@ def expired(ended: Iterable[Ended], policy: Policy, now: datetime, catalog: Cata
             pointers[latest] = _pointed_at(latest, catalog)
         if latest is not None and pointers[latest] == one.job.id:
             kept.append(Kept(one.job, f"{latest} names it"))
+            del chosen[one.job.id]
+        elif one.is_in_table:
+            kept.append(Kept(one.job, "its parts are files of its table: expire the rows there"))
             del chosen[one.job.id]
     removed: list[Ended] = []
     for one in sorted(chosen.values(), key=lambda one: one.job.id, reverse=True):  # a retry is younger than its parent
@@ -154,16 +158,21 @@ def remove(job: AcceptedJob, catalog: Catalog) -> list[str]:
     if there is not None and there.id == job.id:
         objects = list(folder.storage.list(folder.uri("")))
         named = {folder.part_uri(part.name) for part in _parts(folder, job)}
-        own = {folder.uri(name) for name in (PLAN, MANIFEST, JOB)}
+        # The file by which the rest is found last.
+        own = [folder.uri(name) for name in (CARD, PLAN, TABLE, MANIFEST, JOB)]
+        refusals = folder.uri(TABLE_REFUSALS)
         doomed = [
-            info for info in objects if info.uri not in own and (info.uri in named or _is_part(info, job, folder))
+            info
+            for info in objects
+            if info.uri not in own
+            and (info.uri in named or info.uri.startswith(refusals) or _is_part(info, job, folder))
         ]
         for _ in parallel_map(lambda info: folder.storage.delete(info.uri), doomed, _THREADS):
             pass
-        gone = own | {info.uri for info in doomed}
+        gone = {*own, *(info.uri for info in doomed)}
         left = [info.uri for info in objects if info.uri not in gone]
-        for name in (PLAN, MANIFEST, JOB):  # the file by which the rest is found last
-            folder.storage.delete(folder.uri(name))
+        for uri in own:
+            folder.storage.delete(uri)
     catalog.remove(job)
     return left
 
