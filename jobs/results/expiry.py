@@ -1,8 +1,8 @@
 """Which jobs have expired, and how are they removed? Their outputs and what the catalog has of them; nothing else.
 
 A job is only removed if it has ended, is of the tenant that was named, and neither a retry that stays, a pointer to the
-newest results nor a table needs it. A removal that was interrupted is gone on with the next time: the catalog keeps its note
-until all else is gone.
+newest results nor a table needs it. A removal that was interrupted is gone on with the next time: the catalog keeps its
+note until all else is gone.
 """
 
 from collections.abc import Iterable, Iterator

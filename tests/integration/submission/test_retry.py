@@ -87,14 +87,14 @@ def test_only_the_error_rows_run_again(house: House, classifier: Path, tmp_path:
     with failing(lambda n: n in (3, 4, 5, 50, 99)):
         manifest = finished(house, job)
     assert manifest.errors == {"odd": 5, "null_input": 1}
-    before = {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in Path(job.output).rglob("*")}
     retry, again = retried(house, job)
     assert retry.output == f"{tmp_path}/out-retry-1/"
     assert (retry.spec.max_errors, retry.model) == (None, job.model)
     assert (again.status, again.rows, again.errors) == (JobStatus.SUCCEEDED, 6, {"null_input": 1})
     assert again.parent == Parent(job=job.id, output=job.output)
     assert [(row["id"], row["source_row"]) for row in plain(house, retry)] == [(n, n) for n in (3, 4, 5, 7, 50, 99)]
-    assert {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in Path(job.output).rglob("*")} == before
 
     reference = house.run(spec_for(classifier, str(file), f"{tmp_path}/reference"))
     assert reference.error_rows == 1
