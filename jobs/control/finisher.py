@@ -137,7 +137,7 @@ class Finisher:
             code=code_of(error) if cause is None else cause.code,
             message=f"{before}The job has no manifest: {message_of(error)}",
         )
-        self._mark_ended(progress.job, progress.output)
+        self._mark_ended(progress.job)
         self._state.jobs.finish(progress.job, status, why)
         event(_log, "job_ended", logging.ERROR, status=status, error=why.message)
 
@@ -149,9 +149,10 @@ class Finisher:
         except NightshiftError:  # the notifier finds out, once the catalog can be read
             return True
 
-    def _mark_ended(self, job: str, output: str) -> None:
+    def _mark_ended(self, job: str, output: str | None = None) -> None:
+        """Mark the job in the catalog, with a digest of the manifest at the output."""
         try:
-            self._catalog.mark_ended(job, self._catalog.folder(output))
+            self._catalog.mark_ended(job, None if output is None else self._catalog.folder(output))
         except NightshiftError as error:  # marked when Redis is rebuilt
             event(_log, "end_not_marked", logging.WARNING, error=error.message)
 
