@@ -13,7 +13,7 @@ TESTS := -n 2 --dist loadfile --max-worker-restart 0
 TYPED := $(wildcard tests/*.py tests/*/*.py tests/unit/*/*.py tests/integration/*/*.py benchmarks/*.py benchmarks/parity/*.py) \
   $(wildcard deploy/*.py docs/*.py)
 
-.PHONY: install demo test test-latest test-lowest faults simulate attack api-check lock locks deploy-check check format docs bench parity clean
+.PHONY: install demo test test-latest test-lowest faults simulate replay attack api-check lock locks deploy-check check format docs bench parity clean
 
 install: $(STAMP)
 
@@ -63,6 +63,10 @@ faults: install
 # The protocol under 10,000 schedules drawn from seeds, and the bugs that are planted to see that such are found.
 simulate: install
 	HF_HUB_OFFLINE=1 SIMULATE=10000 $(BIN)/python -m pytest $(TESTS:loadfile=load) tests/simulation -m "slow or not slow" --timeout 1800
+
+# For each task a job without faults and one with ten kills: the checksums of their parts are equal.
+replay: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/replay -m "slow or not slow" --timeout 1800
 
 # A hostile tenant against a live deployment, and 10,000 broken inputs for each parser of foreign bytes.
 attack: install

@@ -101,7 +101,7 @@ def print_table(header: Iterable[str], lines: Iterable[Iterable[str]], console: 
 def schema_lines(fields: Iterable[Any], depth: int = 0) -> Iterator[tuple[str, str, str]]:
     """Yield name, type and description of each field of a schema, nested ones indented."""
     for field in fields:
-        inner = field.type
+        inner = getattr(field.type, "value_type", field.type) if "indices" in str(field.type) else field.type
         is_list = hasattr(inner, "value_field") and not hasattr(inner, "index_type")
         item = inner.value_type if is_list else inner
         nested = [item.field(i) for i in range(item.num_fields)] if str(item).startswith("struct") else []

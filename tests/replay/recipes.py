@@ -17,7 +17,7 @@ from tests.checkpoints_detection import make_detector, make_segmenter
 from tests.checkpoints_embeddings import make_encoder, make_nli
 from tests.checkpoints_qa import make_reader
 from tests.checkpoints_seq2seq import make_seq2seq
-from tests.checkpoints_speech import make_whisper
+from tests.checkpoints_speech import WINDOW_S, make_whisper
 from tests.checkpoints_tokens import make_masked_lm, make_tagger
 from tests.checkpoints_vision import make_depth_estimator, make_image_classifier, make_image_encoder
 from tests.media import encoded as encoded_sound
@@ -61,10 +61,11 @@ class Recipe:
     params: dict[str, Any] = field(default_factory=dict)
 
 
+WHISPER: dict[str, Any] = {"chunk_length_s": float(WINDOW_S), "stride_s": 0.4, "timestamps": "segment"}
 SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 0.9}
 RECIPES = {
     "audio-classification": Recipe(make_sound_classifier, _clips),
-    "automatic-speech-recognition": Recipe(lambda folder: make_whisper(folder, False), _clips),
+    "automatic-speech-recognition": Recipe(lambda folder: make_whisper(folder, False), _clips, WHISPER),
     "depth-estimation": Recipe(make_depth_estimator, _pictures),
     "feature-extraction": Recipe(make_encoder, _texts),
     "fill-mask": Recipe(make_masked_lm, _masked),
