@@ -79,9 +79,9 @@ class Plan:
             start = find_row_group(file.metadata, first)
             if start is None:
                 return
-            groups = range(start, file.num_row_groups)
-            for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=groups):
-                yield from (shard for shard in from_batch(batch) if shard.shard >= first)
+            for group in range(start, file.num_row_groups):  # one by one: a batch may span some, of a million slices
+                for batch in file.iter_batches(batch_size=_PLAN_ROWS, row_groups=[group]):
+                    yield from (shard for shard in from_batch(batch) if shard.shard >= first)
 
     def slices_of(self, shards: Collection[int]) -> Iterator[tuple[int, pa.StructArray]]:
         """Yield those of these shards that the plan has, in order, each with its slices as an array of LOST_SLICE.

@@ -86,6 +86,7 @@ def _more_than(fired: int, stage: Stage) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_each_version_is_annotated_once(stage: Stage, tmp_path: Path, note: Note) -> None:
     files = Files(tmp_path / "in", Random(7))
     series = Series(f"{tmp_path}/series/", stage.storage)
