@@ -77,7 +77,7 @@ integrations-check: install
 	$(UV_HOME)/bin/uv pip install --quiet --python .venv-airflow 'apache-airflow>=3,<4' --editable .
 	$(UV_HOME)/bin/uv venv --quiet --clear --python $(BIN)/python .venv-dagster
 	$(UV_HOME)/bin/uv pip install --quiet --python .venv-dagster 'dagster>=1.11,<2' --editable .
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integrations -m slow --timeout 1200
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integrations -m slow --timeout 3600
 
 # uv.lock anew, with the newest versions; then the images' requirements, which are exported from it.
 lock: $(UV_HOME)/bin/uv
