@@ -13,7 +13,7 @@ TESTS := -n 2 --dist loadfile --max-worker-restart 0
 TYPED := $(wildcard tests/*.py tests/*/*.py tests/unit/*/*.py tests/integration/*/*.py benchmarks/*.py benchmarks/parity/*.py) \
   $(wildcard deploy/*.py docs/*.py)
 
-.PHONY: install demo test test-latest test-lowest faults simulate replay attack api-check lock locks deploy-check check format docs bench parity clean
+.PHONY: install demo test test-latest test-lowest faults simulate replay attack api-check integrations-check lock locks deploy-check check format docs bench parity clean
 
 install: $(STAMP)
 
@@ -77,6 +77,15 @@ attack: install
 api-check: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/acceptance/test_contract.py tests/acceptance/test_docs.py -m "slow or not slow" --timeout 1800
 
+# Airflow and Dagster, each in an environment of its own, run a job of a deployment here: a DAG run with a triggerer, and a
+# materialisation. They are in no lock: their pins and ours don't go together for long.
+integrations-check: install
+	$(UV_HOME)/bin/uv venv --quiet --clear --python $(BIN)/python .venv-airflow
+	$(UV_HOME)/bin/uv pip install --quiet --python .venv-airflow 'apache-airflow>=3,<4' --editable .
+	$(UV_HOME)/bin/uv venv --quiet --clear --python $(BIN)/python .venv-dagster
+	$(UV_HOME)/bin/uv pip install --quiet --python .venv-dagster 'dagster>=1.11,<2' --editable .
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integrations -m slow --timeout 3600
+
 # uv.lock anew, with the newest versions; then the images' requirements, which are exported from it.
 lock: $(UV_HOME)/bin/uv
 	$(UV) lock --upgrade
@@ -118,4 +127,4 @@ $(OLD)/.installed: benchmarks/parity/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(UV_HOME) $(OLD) .venv-latest .venv-lowest demo-output build dist *.egg-info
+	rm -rf $(VENV) $(UV_HOME) $(OLD) .venv-latest .venv-lowest .venv-airflow .venv-dagster demo-output build dist *.egg-info

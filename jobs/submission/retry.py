@@ -35,7 +35,8 @@ def accept_retry(parent: AcceptedJob, output: str | None, submitter: Submitter, 
         raise NotFinished(f"job {parent.id} has not ended: its errors can be retried when it has")
     given = None if output is None else normalized(output, "output").rstrip("/") + "/"
     for location in beside(parent.output) if given is None else [given]:
-        place = parent.spec.output.model_copy(update={"uri": location})
+        # Not the table: it has the parent's rows, the ones with an error too.
+        place = parent.spec.output.model_copy(update={"uri": location, "table": None})
         spec = parent.spec.model_copy(update={"output": place, "max_errors": None})
         check_locations(spec, settings)
         try:

@@ -128,18 +128,3 @@ class NightshiftOperator(BaseOperator):
 
     def _say(self, job: Job) -> None:
         self.log.info("job %s %s: %s records", job.id, job.status, job.records)
-
-
-def get_provider_info() -> dict[str, Any]:
-    """Return what Airflow wants to know of a provider."""
-    return {
-        "package-name": "nightshift-inference",
-        "name": "Nightshift",
-        "description": "Batch inference for data in S3 and models on the Hugging Face hub",
-        "connection-types": [
-            {
-                "connection-type": NightshiftHook.conn_type,
-                "hook-class-name": f"{NightshiftHook.__module__}.{NightshiftHook.__qualname__}",
-            }
-        ],
-    }
