@@ -64,7 +64,7 @@ def _now(asked: Asked) -> datetime:
 def _key(asked: Asked, name: str, tenant: str | None) -> Key:
     """Return the key of a schedule that exists for the principal, if it exists at all. Raise NotFound otherwise."""
     own = asked.who.tenant if tenant is None else tenant
-    if not asked.who.sees(own) or not manage.is_name(name):
+    if not (asked.who.sees(own) and manage.is_name(name) and manage.is_tenant(own)):
         raise NotFound(f"there is no schedule {name!r}")
     return Key(own, name)
 
@@ -119,7 +119,7 @@ def schedules(
 ) -> SchedulePage:
     """Schedules, by tenant and name, page by page."""
     who = asked.who
-    if tenant is not None and not who.sees(tenant):
+    if tenant is not None and not (who.sees(tenant) and manage.is_tenant(tenant)):
         return SchedulePage(schedules=[], next=None)
     whose = tenant if tenant is not None else None if Scope.ADMIN in who.scopes else who.tenant
     store, now = asked.service.schedules, _now(asked)

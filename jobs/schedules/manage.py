@@ -26,6 +26,8 @@ from schemas.schedule import NAME, Outcome, Rights, RunRecord, Schedule, Schedul
 SAMPLE = 4
 #: Names of schedules that a tenant may have used, those of removed ones too.
 MAX_NAMES = 1000
+#: Characters of a tenant's name, as the names in the catalog have it.
+LONGEST_TENANT = 200
 #: Due times among which two must not be nearer than the jitter.
 _GAPS = 50
 
@@ -50,6 +52,11 @@ def is_name(text: str) -> bool:
     return re.fullmatch(NAME, text) is not None
 
 
+def is_tenant(text: str) -> bool:
+    """Return whether schedules may be of this tenant: its name is a part of names in the catalog."""
+    return len(Key(text, "").path) <= LONGEST_TENANT
+
+
 def tenant_of(schedule: Schedule, otherwise: str) -> str:
     """Return the tenant whose the schedule is: the label of its template, as of a job spec."""
     labels = schedule.spec.get("labels")
@@ -66,6 +73,8 @@ def add(
     the times as they are leaves what they count from, too. Raise SpecError if the schedule can't be accepted,
     ScheduleConflict if another one has the name and isn't to be replaced.
     """
+    if not is_tenant(maker.tenant):
+        raise SpecError.of("spec.labels.tenant", "the tenant's name is too long for a schedule; choose a shorter one")
     key = Key(maker.tenant, schedule.name)
     there = store.current(key)
     living = None if there is None or there.standing.is_removed else there

@@ -95,6 +95,8 @@ def test_another_tenant_s_schedule_is_a_404(api: Api, classifier: Path, tmp_path
     assert [one["name"] for one in first["schedules"] + rest["schedules"]] == ["a", "b", "c"]
     assert rest["next"] is None
     assert api.http.get("/v1/schedules/a?tenant=search", headers=admin).json()["tenant"] == "search"
+    assert api.http.get(f"/v1/schedules?tenant={'é' * 200}", headers=admin).json()["schedules"] == []
+    assert api.http.get(f"/v1/schedules/a?tenant={'é' * 200}", headers=admin).status_code == 404
     reader = api.login("search", Scope.READ)
     assert api.http.get("/v1/schedules/a", headers=reader).status_code == 200
     assert api.http.post("/v1/schedules/a:pause", headers=reader).status_code == 403

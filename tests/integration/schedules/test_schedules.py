@@ -140,6 +140,16 @@ def test_a_run_that_is_due_while_another_goes_on(stage: Stage, overlap: str, fir
     assert stage.outcomes(key)["11-21"] == ("skipped" if overlap == "skip" else "running")
 
 
+def test_a_supervisor_sees_what_another_has_started(stage: Stage) -> None:
+    key = stage.add(overlap="skip")
+    stage.input("2026-11-20")
+    stage.input("2026-11-21")
+    stage.at(NOON)
+    stage.at(NIGHT, stage.other)
+    stage.at(NIGHT + DAY)
+    assert stage.outcomes(key) == {"11-20": "running", "11-21": "skipped"}
+
+
 def test_a_night_without_files_succeeds_and_a_missing_prefix_is_by_policy(stage: Stage) -> None:
     strict, lenient = stage.add("strict"), stage.add("lenient", missing_input="succeed")
     marker = stage.folder / "in" / "2026-11-20" / "_SUCCESS"
