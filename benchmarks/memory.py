@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from benchmarks.inputs import TINY, make_model, quiet, tell
 from jobs.storage import Storage
 from jobs.storage.job_folder import JobFolder
+from jobs.storage.parquet import READ_BUFFER
 from nightshift.testing import private_settings
 from schemas.job import JobSpec, parse_spec
 from schemas.output import task_columns
 from tests.integration.harness import House
-from workers.io.damaged_row_group import READ_BUFFER
 from workers.io.parquet_reader import ParquetReader
 
 ROWS = 1_000_000

@@ -220,9 +220,10 @@ class Stage:
             command, env=env, cwd=self.copy, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
 
-    def submit(self, source: str | list[str], output: str, table: TableSpec | None = None, **changes: Any) -> Submitted:
+    def submit(self, source: str | list[str], output: str, **changes: Any) -> Submitted:
         """A job of the stub task, or of another, over these files with columns `id` and `text`."""
         files = [source] if isinstance(source, str) else source
+        table: TableSpec | None = changes.pop("table", None)
         place = {"uri": output} | ({} if table is None else {"table": table.model_dump()})
         spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": place}
         new = validated_job(parse_spec(spec | changes), self.storage, self.settings)

@@ -10,7 +10,6 @@ import jobs.state.connection
 import jobs.supervisor.recovery
 import workers.execution.attempt
 from jobs.control.finisher import Finisher
-from jobs.storage.job_folder import JobFolder
 from jobs.supervisor.recovery import Standing
 from schemas.errors import AccessDenied, Transient
 from schemas.manifest import JobStatus
@@ -114,9 +113,9 @@ def redis_is_told_of_the_end_first() -> Any:
     """A job has ended in Redis before its manifest is written."""
     write = Finisher._write_manifest
 
-    def early(finisher: Finisher, progress: Any, folder: JobFolder) -> Any:
+    def early(finisher: Finisher, progress: Any) -> Any:
         finisher._state.jobs.finish(progress.job, JobStatus.SUCCEEDED)
-        return write(finisher, progress, folder)
+        return write(finisher, progress)
 
     return patch.object(Finisher, "_write_manifest", early)
 

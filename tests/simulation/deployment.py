@@ -198,7 +198,7 @@ class Deployment:
         yield Connection, "run", self._script(Connection.run)
         yield Script, "ordered", self._with_time(Script.ordered)
         yield Connection, "now", lambda connection: world.now
-        told = jobs.state.jobs.progress_from
+        told = jobs.state.progress.progress_from
         yield jobs.state.jobs, "progress_from", lambda job, found, now, groups: told(job, found, world.now, groups)
         for kind, method in ((_Redis, "execute_command"), (_Pipeline, "execute")):
             yield kind, method, self._command(getattr(kind, method))

@@ -74,7 +74,8 @@ def test_a_run_by_hand_is_a_job_of_the_tenant(api: Api, classifier: Path, tmp_pa
     ]
     missing = api.http.post("/v1/schedules/nightly:run-now", json={"due": "2026-11-17T02:30"}, headers=search)
     assert (missing.status_code, missing.json()["errors"][0]["field"]) == (422, "spec.input.uri")
-    for body in ({"due": "last night"}, {"due": 5}, {"do": "it"}, []):
+    bodies: tuple[Any, ...] = ({"due": "last night"}, {"due": 5}, {"do": "it"}, [])
+    for body in bodies:
         assert api.http.post("/v1/schedules/nightly:run-now", json=body, headers=search).status_code == 422, body
 
 
@@ -112,7 +113,8 @@ def test_what_a_token_does_not_allow_is_refused(api: Api, classifier: Path, tmp_
         "/v1/schedules", json=schedule(classifier, tmp_path, spec=labels), headers=api.login("search")
     )
     assert (named.status_code, named.json()["errors"][0]["field"]) == (422, "spec.labels.tenant")
-    for body in ([], {"name": "x"}, schedule(classifier, tmp_path, cron="* * *")):
+    bodies: tuple[Any, ...] = ([], {"name": "x"}, schedule(classifier, tmp_path, cron="* * *"))
+    for body in bodies:
         answer = api.http.post("/v1/schedules", json=body, headers=narrow)
         assert answer.status_code == 422, answer.text
     assert api.http.get("/v1/schedules?limt=2", headers=narrow).json()["errors"][0]["message"].endswith("'limit'?")
@@ -128,7 +130,7 @@ def test_an_embedded_server_says_that_it_fires_none(api: Api, classifier: Path, 
 def test_the_client_does_the_same(api: Api, classifier: Path, tmp_path: Path) -> None:
     client = Client("http://testserver", tries=1)
     api.http.headers |= api.login("search")
-    client._http = api.http  # type: ignore[assignment]
+    client._http = api.http
     schedules = client.schedules
     with pytest.raises(SpecError, match="time_zone"):
         schedules.add(schedule(classifier, tmp_path, time_zone="Mars"))

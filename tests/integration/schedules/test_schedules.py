@@ -231,7 +231,12 @@ def test_a_refused_run_is_told_by_a_signed_webhook(stage: Stage, monkeypatch: py
             again.control.notify_job(id, uri)
             wait_for("the webhook was tried", lambda: receiver.taken)
             again.state.webhooks.again(id, 0)
-        wait_for("it is settled", lambda: (again.control.notify_job(id, uri), again.catalog.is_marked(id))[1])
+
+        def settled() -> bool:
+            again.control.notify_job(id, uri)
+            return again.catalog.is_marked(id)
+
+        wait_for("it is settled", settled)
     said = checked(receiver.taken[-1])
     [run] = again.history(key).values()
     assert {"event": "run.ended", "schedule": "nightly", "status": "refused", "job": None}.items() <= said.items()

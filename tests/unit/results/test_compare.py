@@ -115,7 +115,7 @@ def test_the_largest_gap_between_numbers() -> None:
 
 
 def test_the_picture_has_a_bar_for_each_outcome_as_long_as_it_is_frequent(tmp_path: Path) -> None:
-    found, _ = compared(batch(["A", "A", "B & <C>", "B & <C>", None]), batch(["A", "B & <C>"] * 2 + ["A", "A"]))
+    found, _ = compared(batch(["A", "A", "B & <C>", "B & <C>", None]), batch([*["A", "B & <C>"] * 2, "A", "A"]))
     plot(found, "one and another", tmp_path / "x.svg")
     root = ET.fromstring((tmp_path / "x.svg").read_text())
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]

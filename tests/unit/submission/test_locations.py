@@ -42,10 +42,11 @@ def test_a_folder_of_the_tenant_s_is_allowed(folder: str) -> None:
     ],
 )
 def test_another_folder_is_refused(folder: str, says: str) -> None:
-    for field, changes in {
+    both: dict[str, dict[str, Any]] = {
         "incremental.series": {"incremental": {"series": folder}},
         "reuse": {"reuse": folder},
-    }.items():
+    }
+    for field, changes in both.items():
         with pytest.raises(SpecError) as caught:
             check_locations(spec(**changes), TOKEN)
         assert caught.value.problems[0].field == field
