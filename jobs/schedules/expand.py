@@ -1,5 +1,6 @@
 """Which job spec is a run? The schedule's template, with its holes filled."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,16 @@ from schemas.holes import Filling, filled
 from schemas.job import JobSpec, parse_spec
 from schemas.schedule import RUN_LABELS, ScheduleVersion
 
+#: Where a spec has URIs that may have holes.
+_URIS = (
+    ("input", "uri"),
+    ("output", "uri"),
+    ("output", "latest"),
+    ("output", "table", "location"),
+    ("incremental", "series"),
+    ("reuse",),
+)
+
 
 def expand(version: ScheduleVersion, due: datetime, run: str, settings: Settings) -> JobSpec:
     """Return the spec of a run, its URIs in full. The spec's tenant is the schedule's.
@@ -23,7 +34,7 @@ def expand(version: ScheduleVersion, due: datetime, run: str, settings: Settings
     """
     narrowed = narrowed_to(version.rights, settings)
     try:
-        spec = parse_spec(_filled(version, due, run))
+        spec = parse_spec(_filled(version, due, run)).in_series(_own_series(version))
         check_paths(spec, narrowed)
         _check_absolute(spec)
         spec = with_full_uris(spec)
@@ -42,10 +53,8 @@ def _filled(version: ScheduleVersion, due: datetime, run: str) -> dict[str, Any]
     schedule = version.schedule
     filling = Filling(due.astimezone(zone_of(schedule.time_zone)), schedule.name, run)
     spec = dict(schedule.spec)
-    for field in ("input", "output"):
-        place = spec.get(field)
-        if isinstance(place, dict) and "uri" in place:
-            spec[field] = place | {"uri": _put(place["uri"], filling, f"{field}.uri")}
+    for path in _URIS:
+        spec = _put_at(spec, path, filling, ".".join(path))
     labels = spec.get("labels") or {}
     if isinstance(labels, dict):
         own = {name: _put(value, filling, f"labels.{name}") for name, value in labels.items()}
@@ -66,6 +75,23 @@ def _check_absolute(spec: JobSpec) -> None:
     for field, uri in places:
         if is_path(uri) and not uri.removeprefix("file://").startswith("/"):
             raise SpecError.of(field, f"{uri!r} is relative, and workers run in other folders; write the path in full")
+
+
+def _own_series(version: ScheduleVersion) -> str:
+    """Return the folder for what an incremental schedule's runs annotated: beside the outputs of all its runs."""
+    output = version.schedule.spec.get("output")
+    uri = output.get("uri") if isinstance(output, dict) else None
+    fixed = uri.partition("{")[0] if isinstance(uri, str) else ""
+    return f"{fixed[: fixed.rfind('/') + 1]}_series-{version.name}/"
+
+
+def _put_at(place: Any, path: Sequence[str], filling: Filling, field: str) -> Any:
+    """Fill the text at a path of keys, if there is one."""
+    if not path:
+        return _put(place, filling, field)
+    if not isinstance(place, dict) or path[0] not in place:
+        return place
+    return place | {path[0]: _put_at(place[path[0]], path[1:], filling, field)}
 
 
 def _put(value: Any, filling: Filling, field: str) -> Any:

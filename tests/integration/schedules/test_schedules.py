@@ -150,6 +150,29 @@ def test_a_supervisor_sees_what_another_has_started(stage: Stage) -> None:
     assert stage.outcomes(key) == {"11-20": "running", "11-21": "skipped"}
 
 
+def test_nights_that_take_only_what_is_new(stage: Stage) -> None:
+    """The series lies beside the outputs of all nights; a pointer names the newest of them."""
+    latest = stage.folder / "latest.json"
+    spec = {
+        "input": {"uri": f"{stage.folder}/in/", "columns": {"text": "review"}},
+        "output": {"uri": f"{stage.folder}/out/{{name}}/{{date}}/", "latest": f"{stage.folder}/{{name}}.json"},
+        "incremental": True,
+    }
+    key = stage.add("latest", spec=spec)
+    taken = []
+    for night in range(2):
+        stage.input(f"2026-11-2{night}")
+        stage.at(NIGHT + night * DAY)
+        run = max(stage.history(key).values(), key=lambda run: run.due)
+        job = stage.job(run)
+        manifest = stage.work(job)
+        is_newest = json.loads(latest.read_text())["job"] == job.id
+        taken.append((manifest.rows, manifest.series and manifest.series.run, is_newest))
+    assert job.spec.incremental is not None
+    assert job.spec.incremental.series == f"{stage.folder}/out/_series-latest/"
+    assert taken == [(4, 1, True), (4, 2, True)]
+
+
 def test_a_night_without_files_succeeds_and_a_missing_prefix_is_by_policy(stage: Stage) -> None:
     strict, lenient = stage.add("strict"), stage.add("lenient", missing_input="succeed")
     marker = stage.folder / "in" / "2026-11-20" / "_SUCCESS"
