@@ -9,6 +9,8 @@ JOB = "_job.json"
 #: A Parquet file, under a name that a glob over `*.parquet` doesn't match.
 PLAN = "_plan.pq"
 MANIFEST = "_manifest.json"
+#: A dataset card. Under the name `README.md` it would be taken for data by readers of the whole folder.
+CARD = "_README.md"
 
 
 class Layout(StrEnum):

@@ -14,7 +14,7 @@ from jobs.storage.parts_tally import PartsTally
 from schemas import __version__
 from schemas.errors import Damaged, NotFound, Permanent, Transient
 from schemas.job import AcceptedJob
-from schemas.layout import PLAN, part_name
+from schemas.layout import PLAN, Layout, part_name
 from schemas.manifest import ErrorInfo, JobStatus, LostShard, Manifest
 from schemas.report import ShardReport
 
@@ -43,7 +43,7 @@ def build_manifest(
     if gone:
         if not give_up():
             raise Transient(f"{len(gone)} parts aren't found: {gone[min(gone)].message}")
-        error = error or _gone_error(gone, folder)
+        error = error or _gone_error(gone, folder, progress)
     lost = {number: why for number, why in (failed | gone).items() if number not in parts.found}
     skipped, listed, plan_error = _of_plan(folder, lost, progress)
     return Manifest(
@@ -97,12 +97,28 @@ def _look_by_name(
     return gone
 
 
-def _gone_error(gone: dict[int, ErrorInfo], folder: JobFolder) -> ErrorInfo:
+def _gone_error(gone: dict[int, ErrorInfo], folder: JobFolder, progress: Progress) -> ErrorInfo:
     first = gone[min(gone)]
+    elsewhere = _of_earlier_version(part_name(min(gone), progress.shards), folder)
     return ErrorInfo(
         code=first.code,
         message=f"{len(gone):,} of the parts that were written can't be found, the first of them: {first.message}. "
-        f"Run their records again with: nightshift retry {folder.output}",
+        f"{elsewhere}Run their records again with: nightshift retry {folder.output}",
+    )
+
+
+def _of_earlier_version(name: str, folder: JobFolder) -> str:
+    """Return a sentence on the part that a worker wrote which knows one layout, if it lies where such a worker does."""
+    flat = JobFolder(folder.output, folder.storage, Layout.FLAT)
+    try:
+        there = flat.part(name) if folder.layout is Layout.DATA else None
+    except NotFound:
+        there = None
+    if there is None:
+        return ""
+    return (
+        f"{there.uri} seems to be of a worker of an earlier version: while such workers run, set "
+        "NIGHTSHIFT_FLAT_OUTPUT=true for whatever accepts jobs. "
     )
 
 

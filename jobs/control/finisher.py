@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from jobs.control.build_manifest import build_manifest
+from jobs.control.dataset_card import write_card
 from jobs.control.patience import Patience, code_of, message_of
 from jobs.logs import bound, event
 from jobs.settings import Settings
@@ -87,7 +88,11 @@ class Finisher:
         folder = self._catalog.folder_of(job)
         give_up = partial(self._is_over, progress.job, "parts", _LOOKS)
         made = build_manifest(job, progress, failed, folder, give_up)
-        return None if self._due(progress.job) is None else folder.write_manifest(made, self._name)
+        if self._due(progress.job) is None:
+            return None
+        if made.parts:
+            write_card(job, folder, self._name)
+        return folder.write_manifest(made, self._name)
 
     def _is_latest_settled(self, manifest: Manifest) -> bool:
         """Let the pointer to the newest results name those of a job that succeeded.

@@ -16,7 +16,7 @@ from jobs.storage.job_folder import JobFolder, read_report
 from jobs.storage.latest import read_latest
 from schemas.errors import AccessDenied, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, PLAN, shard_of
+from schemas.layout import CARD, JOB, MANIFEST, PLAN, shard_of
 from schemas.manifest import JobStatus, Part
 
 #: Jobs that are looked at, and objects that are removed, at once.
@@ -154,7 +154,7 @@ def remove(job: AcceptedJob, catalog: Catalog) -> list[str]:
     if there is not None and there.id == job.id:
         objects = list(folder.storage.list(folder.uri("")))
         named = {folder.part_uri(part.name) for part in _parts(folder, job)}
-        own = {folder.uri(name) for name in (PLAN, MANIFEST, JOB)}
+        own = {folder.uri(name) for name in (PLAN, CARD, MANIFEST, JOB)}
         doomed = [
             info for info in objects if info.uri not in own and (info.uri in named or _is_part(info, job, folder))
         ]
@@ -162,7 +162,7 @@ def remove(job: AcceptedJob, catalog: Catalog) -> list[str]:
             pass
         gone = own | {info.uri for info in doomed}
         left = [info.uri for info in objects if info.uri not in gone]
-        for name in (PLAN, MANIFEST, JOB):  # the file by which the rest is found last
+        for name in (PLAN, CARD, MANIFEST, JOB):  # the file by which the rest is found last
             folder.storage.delete(folder.uri(name))
     catalog.remove(job)
     return left

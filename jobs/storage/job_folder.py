@@ -3,6 +3,7 @@
 _job.json                  the job as it was accepted
 _plan.pq                   its shards, one a row
 data/part-00042.parquet    the output rows of one shard, with a report in the footer
+_README.md                 what the data are, for people and for the Hugging Face hub
 _manifest.json             how the job ended; its existence makes the results final
 
 In a job of the layout `flat` the parts lie beside the other files.
@@ -21,11 +22,11 @@ import pyarrow.parquet as pq
 
 from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.parquet import open_parquet, translated
+from jobs.storage.parquet import READ_BUFFER, open_parquet, translated
 from jobs.storage.stored import Content, parse_stored
 from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
 from schemas.job import AcceptedJob
-from schemas.layout import JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
+from schemas.layout import CARD, JOB, MANIFEST, PLAN, Layout, child, part_name, shard_of
 from schemas.manifest import Manifest
 from schemas.plan import (
     PLAN_ROW_GROUP,
@@ -205,6 +206,11 @@ class JobFolder:
         """Write `_manifest.json`. Return the manifest that stands: another writer's if that came first."""
         return self._write(MANIFEST, manifest, owner, self.read_manifest)
 
+    def write_card(self, text: str, owner: str) -> None:
+        """Write `_README.md`, unless there is one."""
+        with suppress(AlreadyExists):
+            self.storage.create(self.uri(CARD), text.encode(), owner)
+
     def manifest_bytes(self) -> bytes:
         """Return `_manifest.json` as it is. Raise NotFound if the job hasn't ended."""
         return self.storage.read(self.uri(MANIFEST))
@@ -342,7 +348,7 @@ def open_part(info: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
         return Permanent(f"{info.uri}, a part of a job's output, can't be read: {error}", code="foreign_part")
 
     with storage.open(info) as source, translated(source, damaged):
-        yield open_parquet(source)
+        yield open_parquet(source, pre_buffer=False, buffer_size=READ_BUFFER)
 
 
 def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:

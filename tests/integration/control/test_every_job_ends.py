@@ -243,10 +243,16 @@ def test_a_part_that_the_listing_lacks_is_found_by_its_name(
     assert [part.shard for part in manifest.parts] == [0, 1, 2, 3]
 
 
-def test_a_part_that_is_gone_is_lost_and_named(house: House, classifier: Path, texts: Path) -> None:
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_a_part_that_is_gone_is_lost_and_named(house: House, classifier: Path, texts: Path, is_flat: bool) -> None:
+    """`is_flat`: a worker of an earlier version wrote it, which knows one place for parts."""
     job = planned(house, classifier, texts)
     run(house, job)
-    at(job, part_name(2, 4)).unlink()
+    part = at(job, part_name(2, 4))
+    if is_flat:
+        part.rename(Path(job.output, part.name))
+    else:
+        part.unlink()
     looks = 0
     while house.state.jobs.status(job.id) is JobStatus.RUNNING:
         house.control.finish_job(job.id, job.output)
@@ -258,7 +264,8 @@ def test_a_part_that_is_gone_is_lost_and_named(house: House, classifier: Path, t
     assert [(lost.shard, lost.error.code, lost.slices[0].rows) for lost in manifest.lost] == [(2, "part_missing", 30)]
     assert manifest.error is not None
     assert (manifest.error.code, part_name(2, 4) in manifest.error.message) == ("part_missing", True)
-    assert len(read_output(job.output)) == 70
+    assert ("NIGHTSHIFT_FLAT_OUTPUT=true" in manifest.error.message) == is_flat
+    assert len(read_output(f"{job.output}data/")) == 70
 
 
 class Refusing(Storage):

@@ -118,7 +118,7 @@ def test_a_parent_stays_while_a_retry_does(made: Made) -> None:
 def test_an_interrupted_removal_is_gone_on_with(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it stops, the job is not run again, and the next `gc` removes the rest."""
     catalog = made.house.catalog
-    for most in range(9):
+    for most in range(10):
         job = made.job(f"job-{most}")
         deleted = 0
 
@@ -131,7 +131,7 @@ def test_an_interrupted_removal_is_gone_on_with(made: Made, monkeypatch: pytest.
 
         with monkeypatch.context() as away:
             away.setattr(Storage, "delete", stops)
-            if most < 8:
+            if most < 9:
                 with pytest.raises(Transient):
                     remove(job, catalog)
             else:

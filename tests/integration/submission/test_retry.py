@@ -11,17 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli.results import shown
 from jobs.results.convert import to_rows
-from jobs.results.read import result_batches
+from jobs.results.read import Place, batches_from, page, result_batches
 from jobs.results.with_retries import batches_with_retries
 from jobs.settings import Settings
 from jobs.submission.accept import Found, enqueue
 from jobs.submission.retry import accept_retry, nothing_to_retry
 from jobs.supervisor.recovery import Standing, rebuild
 from schemas.errors import NotFinished, RecordError, SpecError
-from schemas.job import AcceptedJob, Parent, parse_spec
+from schemas.job import AcceptedJob, OutputSpec, Parent, parse_spec
 from schemas.layout import Layout
 from schemas.manifest import ErrorInfo, JobStatus, Manifest
+from schemas.output import OwnColumns
 from tests import pictures
 from tests.checkpoints_vision import make_image_classifier
 from tests.integration.harness import House, read_output, spec_for, write_reviews
@@ -85,14 +87,14 @@ def test_only_the_error_rows_run_again(house: House, classifier: Path, tmp_path:
     with failing(lambda n: n in (3, 4, 5, 50, 99)):
         manifest = finished(house, job)
     assert manifest.errors == {"odd": 5, "null_input": 1}
-    before = {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in Path(job.output).rglob("*")}
     retry, again = retried(house, job)
     assert retry.output == f"{tmp_path}/out-retry-1/"
     assert (retry.spec.max_errors, retry.model) == (None, job.model)
     assert (again.status, again.rows, again.errors) == (JobStatus.SUCCEEDED, 6, {"null_input": 1})
     assert again.parent == Parent(job=job.id, output=job.output)
     assert [(row["id"], row["source_row"]) for row in plain(house, retry)] == [(n, n) for n in (3, 4, 5, 7, 50, 99)]
-    assert {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in Path(job.output).rglob("*")} == before
 
     reference = house.run(spec_for(classifier, str(file), f"{tmp_path}/reference"))
     assert reference.error_rows == 1
@@ -135,6 +137,31 @@ def test_a_job_and_its_retry_in_two_layouts(
         flat, deep = (list(Path(one.output).glob(glob)) for glob in ("part-*", "data/part-*"))
         assert bool(flat) == (one.layout is Layout.FLAT) != bool(deep)
     assert [(row["id"], row["error"]) for row in merged(second, job)] == [(n, None) for n in range(20)]
+
+
+def test_a_job_whose_columns_have_a_prefix(house: House, classifier: Path, tmp_path: Path) -> None:
+    """An input with columns of our names: its retry, both read as one, pages of errors, and what is printed."""
+    table = pa.table({"error": range(20), "prediction": ["theirs"] * 20, "review": sentences(20)})
+    pq.write_table(table, tmp_path / "in.parquet")
+    spec = spec_for(classifier, f"{tmp_path}/in.parquet", f"{tmp_path}/out", shard={"rows": 8})
+    job = house.submit(spec.model_copy(update={"output": OutputSpec(uri=f"{tmp_path}/out", prefix="ns_")}))
+    with failing(lambda n: n % 7 == 0):
+        assert finished(house, job).errors == {"odd": 3}
+    only = list(batches_from(job, Place(), house.storage, partial=False, errors_only=True))
+    found = page(only, 10, OwnColumns.of(job.spec))
+    assert [(row["error"], row["ns_error"]["code"], row["ns_source_row"]) for row in found.rows] == [
+        (n, "odd", n) for n in (0, 7, 14)
+    ]
+    assert shown(found.rows[1], OwnColumns.of(job.spec)).startswith("error=7  prediction=theirs  review=")
+    assert "→ error odd: it is odd today" in shown(found.rows[1], OwnColumns.of(job.spec))
+    errors = result_batches(job, house.storage, errors_only=True)
+    assert [row["error"] for batch in errors for row in to_rows(batch)] == [0, 7, 14]
+    retry, manifest = retried(house, job)
+    assert (retry.spec.output.prefix, manifest.rows, manifest.error_rows) == ("ns_", 3, 0)
+    rows = merged(house, job)
+    theirs = [(row["error"], row["prediction"]) for row in rows]
+    assert theirs == [(n, "theirs") for n in range(20)]
+    assert all(row["ns_prediction"]["label"] and row["ns_error"] is None for row in rows)
 
 
 def test_nothing_to_retry(house: House, classifier: Path, tmp_path: Path) -> None:
