@@ -55,9 +55,6 @@ class Schedule(Strict):
     retry_failed: StrictInt = Field(
         0, ge=0, le=10, description="How often what a failed run could not do is run again."
     )
-    missing_input: Literal["fail", "succeed"] = Field(
-        "fail", description="What a run does if there is no object at all where its input should be."
-    )
     notify: HttpUrl | None = Field(
         None, description="A URL that gets a signed POST when a run fails, is refused or is missed."
     )

@@ -64,10 +64,10 @@ class Runs:
             if there is not None:
                 return Prepared(None, there.job)
             found = inputs.look(spec, self.catalog.storage, narrowed)
-            if found.missing and version.schedule.missing_input == "fail":
+            if found.missing and spec.missing_input == "fail":
                 raise SpecError.of(
                     "input.uri",
-                    f"there is no object at {found.missing[0]!r}; with missing_input: succeed this is an empty run",
+                    f"there is no object at {found.missing[0]!r}; with missing_input: empty in the spec this is an empty run",
                 )
             left_out = found.empty + found.missing
             if not found.full:

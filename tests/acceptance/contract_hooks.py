@@ -22,7 +22,7 @@ _asked: Counter[tuple[str, str]] = Counter()
 _FREE = ("labels", "priority", "seed", "max_errors", "batch_size", "shard", "dtype")
 #: The schedule that requests for one name, and that made-up ones are made into; what those keep.
 SCHEDULE = "contract"
-_POLICIES = ("overlap", "catch_up", "catch_up_limit", "start_deadline_s", "retry_failed", "missing_input")
+_POLICIES = ("overlap", "catch_up", "catch_up_limit", "start_deadline_s", "retry_failed")
 _OF_A_SCHEDULE = {"name", "cron", "time_zone", "spec", "jitter_s", "notify", *_POLICIES}
 _ARROW = "application/vnd.apache.arrow.stream"
 

@@ -99,9 +99,9 @@ def test_each_due_time_of_a_fortnight_is_fired_once(
     key = stage.add(catch_up="all")
     # Every few hours, without input: many more due times, whose records are all that there is of them.
     often = stage.add(
-        "often", cron="0 */3 * * *", catch_up="all", catch_up_limit=20, missing_input="succeed",
+        "often", cron="0 */3 * * *", catch_up="all", catch_up_limit=20,
         spec={"input": {"uri": f"{tmp_path}/none/", "columns": {"text": "review"}},
-              "output": {"uri": f"{tmp_path}/often/{{run}}/"}},
+              "output": {"uri": f"{tmp_path}/often/{{run}}/"}, "missing_input": "empty"},
     )  # fmt: skip
     for night in nights:
         stage.input(f"{night:%Y-%m-%d}", texts=2)

@@ -174,7 +174,7 @@ def test_nights_that_take_only_what_is_new(stage: Stage) -> None:
 
 
 def test_a_night_without_files_succeeds_and_a_missing_prefix_is_by_policy(stage: Stage) -> None:
-    strict, lenient = stage.add("strict"), stage.add("lenient", missing_input="succeed")
+    strict, lenient = stage.add("strict"), stage.add("lenient", spec={"missing_input": "empty"})
     marker = stage.folder / "in" / "2026-11-20" / "_SUCCESS"
     marker.parent.mkdir(parents=True)
     marker.touch()
@@ -190,7 +190,7 @@ def test_a_night_without_files_succeeds_and_a_missing_prefix_is_by_policy(stage:
 def test_what_is_missing_of_a_list_is_left_out_and_said(stage: Stage) -> None:
     uris = [f"{stage.folder}/in/{{date}}/", f"{stage.folder}/in/{{date-1d}}/"]
     source = {"uri": uris, "columns": {"text": "review"}}
-    key = stage.add(missing_input="succeed", spec={"input": source})
+    key = stage.add(spec={"input": source, "missing_input": "empty"})
     stage.input("2026-11-20")
     stage.at(NIGHT)
     run = stage.history(key)["11-20"]
