@@ -67,7 +67,7 @@ class Runs:
             if found.missing and spec.missing_input == "fail":
                 raise SpecError.of(
                     "input.uri",
-                    f"there is no object at {found.missing[0]!r}; the spec's missing_input: empty makes this an empty run",
+                    f"there is no object at {found.missing[0]!r}; with missing_input: empty the run is an empty one",
                 )
             left_out = found.empty + found.missing
             if not found.full:
