@@ -1,6 +1,7 @@
 """Comparisons: which rows are matched, how predictions of each task are measured, and what the picture shows."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from schemas.tasks import all_tasks, find_task
 LABELLED = find_task("text-classification").prediction
 
 
-def batch(labels: list[str | None], ids: list[Any] | None = None, prefix: str = "") -> pa.RecordBatch:
+def batch(labels: Sequence[str | None], ids: list[Any] | None = None, prefix: str = "") -> pa.RecordBatch:
     """Rows with these labels, and scores of 0.5 and rising; an error in the place of None."""
     answers = [label and {"label": label, "score": 0.5 + n / 100} for n, label in enumerate(labels)]
     errors = [None if label else {"code": "too_large", "message": "m"} for label in labels]
