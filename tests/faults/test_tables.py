@@ -40,7 +40,7 @@ def stage(
 
 
 def table_at(format: str, location: str, name: str) -> TableSpec:
-    named = {"catalog": "lake", "name": f"nightly.{name}"} if format == "iceberg" else {}
+    named = {"catalog": "lake", "name": f"nightly.{name.rpartition('/')[2]}"} if format == "iceberg" else {}
     return TableSpec.model_validate({"format": format, "location": f"{location}/{name}/"} | named)
 
 
@@ -109,7 +109,6 @@ def test_finishers_race(
     root = str(tmp_path) if store == "local" else s3
     access = S3_ENV | {"AWS_ENDPOINT_URL_S3": s3_endpoint}
     table, apart = table_at(format, root, "raced"), table_at(format, root, "raced/apart")
-    apart = apart.model_copy(update={"name": "nightly.apart"}) if apart.name else apart
     with stage.worker("--groups", "text,control", **access):
         jobs = [night(stage, apart, number) for number in (1, 2)]
         for job in jobs:
