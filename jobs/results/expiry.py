@@ -27,7 +27,8 @@ _THREADS = 16
 class Policy:
     """Which ended jobs expire: those to which all of this applies. None doesn't ask.
 
-    `keep_latest` keeps so many of the newest that succeeded of each series: jobs of one task, model and labels.
+    `keep_latest` keeps so many of the newest that succeeded of each series: the runs of one schedule, or jobs of one
+    task, model and labels.
     """
 
     tenant: str = ""
@@ -50,7 +51,9 @@ class Ended:
 
     @property
     def series(self) -> tuple[object, ...]:
-        spec = self.job.spec
+        spec, run = self.job.spec, self.job.run
+        if run is not None:  # whose labels say the time
+            return (run.schedule,)
         return spec.task, spec.model, tuple(sorted(spec.labels.items()))
 
 

@@ -77,6 +77,7 @@ def equal_after_kills(packages: Path, folder: Path, task: str, kills: int, seed:
     assert killed == clean
 
 
+@pytest.mark.slow
 def test_a_job_with_a_kill_has_the_checksums_of_one_without(packages: Path, tmp_path: Path) -> None:
     equal_after_kills(packages, tmp_path, "text-classification", 1, seed=1)
 

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.cli.gc import gc
-from jobs.results.expiry import Policy, ended_jobs, expired, remove
+from jobs.results.expiry import Ended, Policy, ended_jobs, expired, remove
 from jobs.storage import Storage
 from jobs.submission.retry import accept_retry
 from schemas.errors import Transient
-from schemas.job import AcceptedJob
+from schemas.job import AcceptedJob, RunOf
 from schemas.manifest import JobStatus
 from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences
@@ -99,6 +99,15 @@ def test_what_expired_goes_and_the_rest_stays(made: Made, tmp_path: Path) -> Non
 
 def _by_id(*jobs: AcceptedJob) -> list[tuple[str, AcceptedJob]]:
     return [(job.id, job) for job in jobs]
+
+
+def test_the_newest_runs_of_a_schedule_stay(made: Made) -> None:
+    """Each has a label with its own due time."""
+    jobs = [made.job(f"night-{night}", labels={"due": str(night)}) for night in range(3)]
+    run = RunOf(schedule="nightly", due=datetime.now(UTC), run="r")
+    ended = [Ended(job.model_copy(update={"run": run}), JobStatus.SUCCEEDED, job.accepted_at) for job in jobs]
+    removed, _ = expired(ended, Policy(keep_latest=2), datetime.now(UTC), made.house.catalog)
+    assert [one.job.id for one in removed] == [jobs[0].id]
 
 
 def test_a_parent_stays_while_a_retry_does(made: Made) -> None:
