@@ -81,7 +81,8 @@ def rows_by(
         "version": None if version is None else int(version), "columns": columns,
     }  # fmt: skip
     program = _PROGRAM.format(read=READERS[table.format, reader])
-    return said_by(program, asked, env)
+    rows: Rows = said_by(program, asked, env)
+    return rows
 
 
 def said_by(program: str, asked: Any = None, env: Mapping[str, str] | None = None) -> Any:

@@ -220,8 +220,12 @@ class Stage:
             command, env=env, cwd=self.copy, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
 
-    def submit(self, source: str | list[str], output: str, table: TableSpec | None = None, **changes: Any) -> Submitted:
-        """A job of the stub task, or of another, over these files with columns `id` and `text`."""
+    def submit(self, source: str | list[str], output: str, **changes: Any) -> Submitted:
+        """A job of the stub task, or of another, over these files with columns `id` and `text`.
+
+        A `table` among the changes is the one that it is committed to.
+        """
+        table: TableSpec | None = changes.pop("table", None)
         files = [source] if isinstance(source, str) else source
         place = {"uri": output} | ({} if table is None else {"table": table.model_dump()})
         spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": place}

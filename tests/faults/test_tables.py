@@ -49,7 +49,7 @@ def night(stage: Stage, table: TableSpec, number: int) -> Submitted:
     file = stage.folder / f"night-{number}.parquet"
     if not file.exists():
         write_table(file, [f"night {number}, text {i}" for i in range(20)])
-    return stage.submit(str(file), f"{table.location}night-{number}", table, shard={"rows": 10}, batch_size=5)
+    return stage.submit(str(file), f"{table.location}night-{number}", table=table, shard={"rows": 10}, batch_size=5)
 
 
 def is_committed(stage: Stage, job: Submitted) -> bool:
