@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from jobs.parallel_map import parallel_map
 from jobs.storage import ObjectInfo, Storage
-from jobs.storage.parquet import open_parquet, translated
+from jobs.storage.parquet import READ_BUFFER, open_parquet, translated
 from jobs.storage.stored import Content, parse_stored
 from jobs.storage.table_notes import TableNotes
 from schemas.errors import AlreadyExists, Damaged, NotFound, Permanent
@@ -357,7 +357,7 @@ def open_part(info: ObjectInfo, storage: Storage) -> Iterator[pq.ParquetFile]:
         return Permanent(f"{info.uri}, a part of a job's output, can't be read: {error}", code="foreign_part")
 
     with storage.open(info) as source, translated(source, damaged):
-        yield open_parquet(source)
+        yield open_parquet(source, pre_buffer=False, buffer_size=READ_BUFFER)
 
 
 def read_report(info: ObjectInfo, storage: Storage) -> ShardReport:

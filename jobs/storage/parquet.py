@@ -24,6 +24,8 @@ from schemas.errors import NightshiftError
 
 #: Bytes of a footer at most, where no setting says else.
 MAX_FOOTER_BYTES = 64 << 20
+#: Bytes that pyarrow requests from a store at once: a column of a row group may have hundreds of megabytes.
+READ_BUFFER = 4 << 20
 #: What pyarrow raises for a file that is broken, or other than it says.
 BROKEN = (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 #: Bytes that are read at a file's end at once: most footers are smaller.

@@ -80,10 +80,10 @@ def test_a_file_that_is_no_parquet(classifier: Path, tmp_path: Path, output: Pat
 
 def test_the_output_of_another_job(classifier: Path, texts: Path, output: Path) -> None:
     assert nightshift("run", *options(classifier, texts, output)).code == 0
-    before = sorted((p.name, p.stat().st_mtime_ns) for p in output.iterdir())
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in output.rglob("*"))
     done = nightshift("run", *options(classifier, texts, output, "--param", "top_k=2"))
     refused(done, "output.uri", "belongs to job", "params.top_k: 1 there, 2 here", "name another location")
-    assert sorted((p.name, p.stat().st_mtime_ns) for p in output.iterdir()) == before
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in output.rglob("*")) == before
 
 
 def test_an_output_with_other_files_or_inside_the_input(classifier: Path, texts: Path, tmp_path: Path) -> None:

@@ -94,13 +94,13 @@ def test_the_same_spec_twice_runs_nothing_the_second_time(classifier: Path, tmp_
     at = options(classifier, file, tmp_path / "out")
     first = nightshift("run", *at)
     assert (first.code, "succeeded: 60 records" in first.out) == (0, True)
-    parts = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    parts = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
     again = nightshift("run", *at)
     assert again.code == 0
     assert "nothing to run: job" in again.err
     file.unlink()
     assert "nothing to run: job" in nightshift("run", *at).err, "done is done, whatever became of the input"
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == parts
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == parts
 
 
 def test_what_users_ask_about_a_job(classifier: Path, tmp_path: Path) -> None:

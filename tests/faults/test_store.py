@@ -69,9 +69,9 @@ def submit(shop: Shop, bucket: str, s3_endpoint: str, rows: int = 30, texts: lis
         ("reset", "GET", "in.parquet", 40),
         ("truncate", "GET", "in.parquet", 6),
         ("stall", "GET", "in.parquet", 1),
-        ("500", "PUT", "out/part-", 12),
-        ("503", "PUT", "out/part-", 20),
-        ("reset", "PUT", "out/part-", 12),
+        ("500", "PUT", "out/data/part-", 12),
+        ("503", "PUT", "out/data/part-", 20),
+        ("reset", "PUT", "out/data/part-", 12),
         ("503", "PUT", "out/_", 12),
         ("500", "GET", "list-type=2", 20),
         ("truncate", "GET", "list-type=2", 4),
@@ -97,7 +97,8 @@ def test_an_answer_lost_after_a_put_and_a_conflict(
     shop: Shop, proxy: S3Proxy, s3: str, s3_endpoint: str, note: Note, fault: Fault
 ) -> None:
     """Of each part, the plan and the manifest: the attempt takes the object for its own, or tries again."""
-    rules = [proxy.fail(fault, "PUT", f"out/{name}") for name in ("part-00000", "part-00002", "_plan", "_manifest")]
+    names = ("data/part-00000", "data/part-00002", "_plan", "_manifest")
+    rules = [proxy.fail(fault, "PUT", f"out/{name}") for name in names]
     job = submit(shop, s3, s3_endpoint)
     ended = shop.stage.ended(job)
     manifest = shop.stage.check(ended, job)

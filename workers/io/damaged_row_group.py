@@ -17,11 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.storage import ObjectInfo, PinnedReader
-from jobs.storage.parquet import BROKEN
+from jobs.storage.parquet import BROKEN, READ_BUFFER
 from workers.io.pages import Page, pages_of, start_of
-
-#: The number of bytes that pyarrow requests from a store at once.
-READ_BUFFER = 4 << 20
 
 
 @dataclass(frozen=True)

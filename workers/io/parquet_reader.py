@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.storage import ObjectInfo, PinnedReader, Storage
-from jobs.storage.parquet import MAX_FOOTER_BYTES, open_parquet, read_metadata, translated
+from jobs.storage.parquet import MAX_FOOTER_BYTES, READ_BUFFER, open_parquet, read_metadata, translated
 from schemas.errors import NightshiftError, RecordError, Unreadable
 from schemas.plan import NO_ROW_GROUP, Shard, Slice
 from schemas.task import Kind
 from workers.io.block import ONCE, Block, Reading
-from workers.io.damaged_row_group import READ_BUFFER, DamagedRowGroup
+from workers.io.damaged_row_group import DamagedRowGroup
 from workers.io.decoded_size import batch_rows
 from workers.io.records import to_records, without_large_texts
 

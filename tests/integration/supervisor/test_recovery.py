@@ -36,7 +36,7 @@ def rebuilt(house: House) -> dict[str, Standing]:
 
 
 def files(job: AcceptedJob) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in Path(job.output).iterdir()}
+    return {path.name: path.stat().st_mtime_ns for path in Path(job.output).rglob("*") if path.is_file()}
 
 
 def go_on(house: House, job: AcceptedJob) -> None:
