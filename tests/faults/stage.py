@@ -221,9 +221,12 @@ class Stage:
         )
 
     def submit(self, source: str | list[str], output: str, **changes: Any) -> Submitted:
-        """A job of the stub task, or of another, over these files with columns `id` and `text`."""
-        files = [source] if isinstance(source, str) else source
+        """A job of the stub task, or of another, over these files with columns `id` and `text`.
+
+        A `table` among the changes is the one that it is committed to.
+        """
         table: TableSpec | None = changes.pop("table", None)
+        files = [source] if isinstance(source, str) else source
         place = {"uri": output} | ({} if table is None else {"table": table.model_dump()})
         spec = {"task": "noise", "model": str(self.model), "input": {"uri": files}, "output": place}
         new = validated_job(parse_spec(spec | changes), self.storage, self.settings)
