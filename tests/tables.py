@@ -57,13 +57,15 @@ found = scan.to_duckdb("found").sql("select * from found").to_arrow_table()
 }
 
 _PROGRAM = """
-import json, sys
+import json, os, sys
 asked = json.load(sys.stdin)
 location, catalog, name = asked["location"], asked["catalog"], asked["name"]
 version, options = asked["version"], asked["options"]
 {read}
 rows = found.select(asked["columns"]).to_pylist()
 json.dump(sorted(rows, key=lambda row: json.dumps(row, sort_keys=True)), sys.stdout)
+sys.stdout.flush()
+os._exit(0)  # the libraries' threads may end the process with an error while Python shuts down
 """
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import resource
 import sys
 from typing import Any
@@ -26,6 +27,9 @@ def main() -> None:
     print_to = sys.stdout
     sys.stdout = sys.stderr  # a library's own words are no part of the answer
     print_to.write(json.dumps(_answer(request)))
+    print_to.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the libraries' threads may end the process with an error while Python shuts down
 
 
 def _answer(request: dict[str, str]) -> dict[str, Any]:

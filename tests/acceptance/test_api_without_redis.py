@@ -36,6 +36,15 @@ OTHERS: dict[str, int] = {
     "GET /v1/tasks": 200,
     "GET /v1/tasks/{id}": 200,
     "GET /v1/workers": AWAY,
+    "GET /v1/schedules": 200,
+    "POST /v1/schedules": 400,
+    "GET /v1/schedules/{name}": 404,
+    "DELETE /v1/schedules/{name}": AWAY,
+    "GET /v1/schedules/{name}/next": 404,
+    "GET /v1/schedules/{name}/runs": 404,
+    "POST /v1/schedules/{name}:pause": AWAY,
+    "POST /v1/schedules/{name}:resume": AWAY,
+    "POST /v1/schedules/{name}:run-now": 404,
     "GET /healthz": 200,
     "GET /readyz": 200,
     "GET /metrics": 200,
@@ -57,7 +66,7 @@ def test_every_route_while_redis_is_away(settings: Settings, classifier: Path, t
         route.replace("{id}", id): status
         for route, statuses in ROUTES.items()
         for id, status in zip((ended, waiting), statuses, strict=True)
-    } | {route.replace("{id}", "ner"): status for route, status in OTHERS.items()}
+    } | {route.replace("{id}", "ner").replace("{name}", "nightly"): status for route, status in OTHERS.items()}
     headers = new_token("tests", "--inputs", "*", "--outputs", "*", "--scopes", "submit,read,admin")
     nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
     with (

@@ -44,7 +44,7 @@ from jobs.supervisor.sweep import sweep
 from schemas.errors import NightshiftError, Permanent, ServiceUnavailable, Unreadable
 from schemas.job import AcceptedJob, ResolvedModel, parse_spec
 from schemas.loss import Loss
-from schemas.plan import Shard, Slice
+from schemas.plan import Planned, Shard, Slice
 from schemas.report import ShardReport
 from schemas.task import Group
 from tests.simulation.store import Objects, storage_of
@@ -225,7 +225,9 @@ class Deployment:
 
         return stepped
 
-    def _planned(self, spec: Any, columns: Any, storage: Any, settings: Any, limits: Any, check: Any) -> Any:
+    def _planned(
+        self, spec: Any, columns: Any, storage: Any, settings: Any, limits: Any, check: Any, unseen: Any
+    ) -> Any:
         shards = int(spec.labels["shards"])
         for _ in range(2):
             self.world.sleep(self.world.random.uniform(0, 2))
@@ -235,7 +237,7 @@ class Deployment:
             Shard(shard=n, slices=(part.model_copy(update={"start": n, "source_row": n}),), rows=1, bytes=10)
             for n in range(shards)
         )
-        return SimpleNamespace(columns=_COLUMNS, shards=made, skipped={})
+        return Planned(columns=_COLUMNS, shards=made, skipped={})
 
     def storage(self, host: str) -> Storage:
         return storage_of(self.world, self.objects, host)
@@ -463,7 +465,7 @@ class SimContext:
     def job(self, job: str) -> JobContext:
         if job not in self._jobs:
             context = JobContext(job, self.storage, self.settings, Witnesses())
-            context.handler = lambda *_: None  # type: ignore[assignment]
+            context.handler = lambda *_: SimpleNamespace(deterministic=True)  # type: ignore[assignment]
             self._jobs[job] = context
         return self._jobs[job]
 
@@ -483,7 +485,7 @@ class SimModels:
     def __init__(self, deployment: Deployment, machine: Machine) -> None:
         self._deployment = deployment
         self._machine = machine
-        self.device = "cpu"
+        self.device = SimpleNamespace(type="cpu")
         self.warm: list[str] = []
 
     def get(self, job: AcceptedJob, handler: Any, loading: Callable[[], Any], fetching: Callable[[], Any]) -> Any:

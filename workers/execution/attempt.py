@@ -201,10 +201,10 @@ def execute(attempt: Attempt, lease: Lease, watch: Watch) -> Outcome:
             seconds={"wall": round(time.monotonic() - attempt.started, 4), "load": round(loaded_now, 4)},
         )
         part = writer.close(report, partial(watch.moved, UPLOAD))
-        lease.check_for_commit()
-        if reuse is not None and reuse.new.rows:
+        if reuse is not None and reuse.new.rows:  # right, whoever's part counts
             with watch.moving(UPLOAD):
                 reuse.known.ledger.add(order.job, order.shard, reuse.new.close(), attempt.id)
+        lease.check_for_commit()
         try:
             with watch.moving(UPLOAD):
                 folder.write_part(attempt.part, part, attempt.id)
