@@ -38,14 +38,14 @@ test: install
 REPORTED := -W default -W error::pytest.PytestUnhandledThreadExceptionWarning \
   -W error::pytest.PytestUnraisableExceptionWarning
 test-latest: $(UV_HOME)/bin/uv
-	$(call suite_with,.venv-latest,highest)
+	$(call suite_with,.venv-latest,highest,--group readers)
 test-lowest: $(UV_HOME)/bin/uv
 	$(call suite_with,.venv-lowest,lowest-direct)
 define suite_with
 	$(UV_HOME)/bin/uv venv --quiet --clear --python $(PYTHON) $(1)
 	$(UV_HOME)/bin/uv pip compile --quiet --resolution $(2) --all-extras --python $(PYTHON) --no-annotate \
 	  pyproject.toml --output-file $(1)/requirements.txt
-	$(UV_HOME)/bin/uv pip install --quiet --compile-bytecode --python $(1) --requirements $(1)/requirements.txt --group test --group build \
+	$(UV_HOME)/bin/uv pip install --quiet --compile-bytecode --python $(1) --requirements $(1)/requirements.txt --group test --group build $(3) \
 	  --editable .
 	HF_HUB_OFFLINE=1 PYTEST_ADDOPTS="$(REPORTED)" $(1)/bin/python -m pytest $(TESTS)
 endef

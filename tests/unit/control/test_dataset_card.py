@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 
 import pyarrow as pa
 import pytest
@@ -49,6 +50,7 @@ def job(prefix: str = "", layout: Layout = Layout.DATA) -> AcceptedJob:
     )  # fmt: skip
 
 
+@pytest.mark.skipif(find_spec("datasets") is None, reason="it needs a newer pyarrow than is installed here")
 def test_the_columns_as_datasets_has_them() -> None:
     """Of every task, and kept ones of many types. `datasets` runs in a process of its own, as it has threads."""
     schemas = [KEPT]
