@@ -19,8 +19,9 @@ from schemas.layout import Layout
 @click.option(
     "--megabytes", default=512, show_default=True, type=click.IntRange(min=1), help="Size of a file, at which it ends."
 )
+@click.option("--partition-by", metavar="COLUMN", help="A column whose values are folders, such as country=DE/.")
 @json_option
-def compact(job: str, location: str, megabytes: int, as_json: bool) -> None:
+def compact(job: str, location: str, megabytes: int, partition_by: str | None, as_json: bool) -> None:
     """Write a job's rows into few large files, in the same order, at another location.
 
     The job's own parts stay as they are. Each part is held to the checksum in the manifest on the way. The files are in
@@ -29,6 +30,7 @@ def compact(job: str, location: str, megabytes: int, as_json: bool) -> None:
 
     \b
     nightshift compact s3://annotated/reviews/ --to s3://annotated/reviews-compact/
+    nightshift compact s3://annotated/reviews/ --to s3://annotated/by-country/ --partition-by country
     """
     settings = quiet_settings()
     storage = Storage()
@@ -37,7 +39,7 @@ def compact(job: str, location: str, megabytes: int, as_json: bool) -> None:
     settings.check_allowed(target, settings.allowed_outputs, "to")
     if target.startswith(found.output) or found.output.startswith(target):
         raise SpecError.of("to", f"{target!r} overlaps with the job's output, whose readers would see rows twice")
-    made = Compactor(found, target, storage, megabytes << 20).run()
+    made = Compactor(found, target, storage, megabytes << 20, partition_by).run()
     if as_json:
         click.echo(made.model_dump_json())
         return

@@ -21,7 +21,8 @@ from tests.integration.harness import House, spec_for, write_reviews
 from tests.texts import sentences
 
 LOCATION = "s3://annotated/reviews/2026-11-20/"
-TEXT = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+TEXT = PAGE[PAGE.index("## Readers\n") : PAGE.index("## The whole location\n")]
 SNIPPETS = dict(re.findall(r"^### (\w+)\n(?:(?!```).*\n)*?```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
 ROWS = 40
 NULL = 17
@@ -109,3 +110,28 @@ def test_the_card_on_the_hub(output: Path, tmp_path: Path) -> None:
 
 def test_every_reader_of_the_page_is_run() -> None:
     assert SNIPPETS.keys() == WHOLE.keys()
+
+
+_NIGHTS = """
+import json, sys
+import duckdb
+import polars
+import pyarrow.dataset as ds
+place = sys.argv[1]
+arrow = ds.dataset(place, format="parquet", partitioning="hive").to_table().to_pylist()
+glob = place + "**/*.parquet"
+duck = duckdb.sql(f"select * from read_parquet('{glob}', hive_partitioning = true)").to_arrow_table().to_pylist()
+pola = polars.scan_parquet(glob, hive_partitioning=True).collect().to_dicts()
+print(json.dumps([sorted((str(row["date"]), row["id"]) for row in rows) for rows in (arrow, duck, pola)]))
+"""
+
+
+def test_nights_are_partitions_of_one_table(output: Path, tmp_path: Path) -> None:
+    """If the date is `date=…` in the output's URI. Whatever else lies there is passed over."""
+    for night in (19, 20):
+        shutil.copytree(output, tmp_path / f"date=2026-11-{night}")
+    command = [sys.executable, "-c", _NIGHTS, f"{tmp_path}/"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    for found in json.loads(done.stdout):
+        assert found == [[f"2026-11-{night}", n] for night in (19, 20) for n in range(ROWS)]

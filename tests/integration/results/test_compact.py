@@ -2,9 +2,12 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -86,3 +89,52 @@ def test_what_is_not_the_job_s_is_not_made_to_look_so(job: AcceptedJob, tmp_path
     pq.write_table(table, tmp_path / "taken" / "data" / "part-00000.parquet")
     with pytest.raises(SpecError, match="something else"):
         Compactor(job, f"{tmp_path}/taken/", Storage(), 1 << 29).run()
+
+
+COUNTRIES = ["DE", "FR", None, "U/K", "DE"]
+_READ = """
+import json, sys
+import duckdb
+import pyarrow.dataset as ds
+import polars
+place = sys.argv[1]
+arrow = ds.dataset(place, format="parquet", partitioning="hive").to_table().to_pylist()
+found = duckdb.sql(f"select * from read_parquet('{place}**/*.parquet', hive_partitioning=true)")
+duck = found.to_arrow_table().to_pylist()
+pola = polars.scan_parquet(place + "**/*.parquet", hive_partitioning=True).collect().to_dicts()
+print(json.dumps([sorted((row["id"], row["country"]) for row in rows) for rows in (arrow, duck, pola)]))
+"""
+
+
+@pytest.mark.parametrize("as_dictionary", [False, True])
+def test_folders_by_the_values_of_a_column(house: House, classifier: Path, tmp_path: Path, as_dictionary: bool) -> None:
+    values = pa.array(COUNTRIES * 8, pa.string())
+    rows = {"id": range(40), "review": [f"text {n}" for n in range(40)], "country": values}
+    if as_dictionary:
+        rows["country"] = values.dictionary_encode()
+    pq.write_table(pa.table(rows), tmp_path / "in.parquet")
+    manifest = house.run(spec_for(classifier, f"{tmp_path}/in.parquet", f"{tmp_path}/out/", shard={"rows": 10}))
+    asked = [manifest.job, "--to", f"{tmp_path}/by", "--partition-by"]
+    result = CliRunner().invoke(compact, [*asked, "country"])
+    assert result.exit_code == 0, result.output
+    there = sorted(
+        path.relative_to(tmp_path / "by" / "data").as_posix() for path in (tmp_path / "by").rglob("*.parquet")
+    )
+    places = ("DE", "FR", "U%2FK", "__HIVE_DEFAULT_PARTITION__")
+    assert there == [f"country={place}/part-00000.parquet" for place in places]
+    assert CliRunner().invoke(compact, [*asked, "country"]).stdout == result.stdout, "again, it is there"
+    done = subprocess.run(
+        [sys.executable, "-c", _READ, f"{tmp_path}/by/data/"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for found in json.loads(done.stdout):
+        assert found == [[n, COUNTRIES[n % 5]] for n in range(40)]
+    again = CliRunner().invoke(compact, [*asked, "id"])
+    assert isinstance(again.exception, SpecError)
+    assert "partitioned by country" in str(again.exception)
+
+
+@pytest.mark.parametrize(("column", "says"), [("nothing", "no column 'nothing'"), ("prediction", "is struct")])
+def test_a_column_that_folders_cannot_be_named_by(job: AcceptedJob, tmp_path: Path, column: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        Compactor(job, f"{tmp_path}/by/", Storage(), 1, column).run()
