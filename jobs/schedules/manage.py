@@ -78,7 +78,7 @@ def add(
     key = Key(maker.tenant, schedule.name)
     there = store.current(key)
     living = None if there is None or there.standing.is_removed else there
-    if living is not None and (living.schedule, living.rights) == (schedule, maker.rights):
+    if living is not None and _said(living.schedule, living.rights) == _said(schedule, maker.rights):
         return living
     if there is None and sum(1 for _ in store.newest(maker.tenant)) >= MAX_NAMES:
         raise SpecError.of("name", f"{MAX_NAMES:,} names of schedules were used; use one of a removed schedule again")
@@ -202,6 +202,11 @@ def time_of(text: str, version: ScheduleVersion) -> datetime:
         return (time if time.tzinfo else time.replace(tzinfo=zone_of(version.schedule.time_zone))).astimezone(UTC)
     except (ValueError, OverflowError):
         raise SpecError.of("due", f"{text!r} is no time; write one such as 2026-11-20T03:15") from None
+
+
+def _said(schedule: Schedule, rights: Rights | None) -> tuple[object, object]:
+    """Return what a version says, to be compared: Pydantic before 2.14 holds what was read unequal to what was made."""
+    return schedule.model_dump(), None if rights is None else rights.model_dump()
 
 
 def _version(there: ScheduleVersion | None, schedule: Schedule, maker: Maker, now: datetime) -> ScheduleVersion:
