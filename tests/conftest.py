@@ -23,7 +23,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models: more threads would only wait for each other.
 torch.set_num_threads(1)
 # How long an example takes says how busy the machine is: by default 0.2 s would fail the test.
-hypothesis.register_profile("untimed", hypothesis(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time, but for those who look for more: a chance find would fail the change at hand.
+hypothesis.register_profile(
+    "untimed",
+    hypothesis(),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="FUZZ" not in os.environ,
+)
 hypothesis.load_profile("untimed")
 
 

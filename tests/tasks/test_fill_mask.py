@@ -211,4 +211,16 @@ part = st.text(st.characters(codec="utf-8"), max_size=MAX_LENGTH * 3 // 2)
 def test_any_unicode_at_any_length(model: Path, handler: Handler[Any], parts: list[tuple[str, str, str]]) -> None:
     texts = ["".join(one) for one in parts]
     for text, answer in zip(texts, answers(handler, texts), strict=True):
-        assert close(answer, reference(model, text, 3)), text
+        assert close(but_for_ties(answer), but_for_ties(reference(model, text, 3))), text
+
+
+def but_for_ties(answer: Any) -> Any:
+    """An answer without the candidates that are as probable as the last one: rounding decides which of them is last."""
+    if not isinstance(answer, dict):
+        return answer
+    return answer | {
+        "masks": [
+            [[one["score"] for one in mask], [one for one in mask if one["score"] > mask[-1]["score"] + 1e-6]]
+            for mask in answer["masks"]
+        ]
+    }
