@@ -152,8 +152,9 @@ class Compactor:
     def _closed(self, place: str, written: Counter[str], open_file: "_OpenFile") -> CompactedFile:
         name = place + part_name(written[place], _NAMES)
         written[place] += 1
-        file, body = open_file.close(self.job.id, name)
-        self._create(file, body)
+        with open_file:
+            file, body = open_file.close(self.job.id, name)
+            self._create(file, body)
         return file
 
     def _partitions(self, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
