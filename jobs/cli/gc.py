@@ -1,11 +1,11 @@
 """`gc`: results that are no longer wanted are removed, with their jobs."""
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 
 import click
 
+from jobs.cli.duration import Duration
 from jobs.cli.progress import counted
 from jobs.cli.run_job import json_option, quiet_settings
 from jobs.results.expiry import Ended, Policy, ended_jobs, expired, remove
@@ -14,17 +14,7 @@ from jobs.storage import Storage
 from jobs.storage.catalog import Catalog
 from schemas.manifest import JobStatus
 
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _ENDS = [status.value for status in JobStatus if status.final]
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d{1,5})([hdw])", value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no time; write 12h, 30d or 4w", ctx, param)
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _labels(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -35,7 +25,7 @@ def _labels(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 
 
 @click.command()
-@click.option("--older-than", callback=_duration, metavar="30d", help="Jobs that ended longer ago: 12h, 30d, 4w.")
+@click.option("--older-than", type=Duration("30d"), metavar="30d", help="Jobs that ended longer ago: 12h, 30d, 4w.")
 @click.option(
     "--status", "statuses", type=click.Choice(_ENDS), multiple=True, help="Jobs that ended so; may be given again."
 )

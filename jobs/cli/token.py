@@ -1,27 +1,16 @@
 """`token`: who may use the API, and for what. Works on the tokens file alone; every server that reads it follows."""
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 
 import click
 
 from jobs.api.tokens import Scope, Token, Tokens
+from jobs.cli.duration import Duration
 from jobs.cli.run_job import json_option, quiet_settings
 from jobs.settings import Settings
 from jobs.webhooks.signing import signing_key
 from schemas.job import HIGHEST_PRIORITY, NORMAL_PRIORITY
-
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d{1,5})([hdw])", value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no time; write 12h, 90d or 4w", ctx, param)
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 @click.group()
@@ -49,7 +38,7 @@ def token() -> None:
     help=f"Up to which priority its jobs go before other tenants'; {NORMAL_PRIORITY} if left out: fair shares.",
 )
 @click.option(
-    "--expires", callback=_duration, metavar="90d", help="When it stops working: 12h, 90d, 4w; never if left out."
+    "--expires", type=Duration("90d"), metavar="90d", help="When it stops working: 12h, 90d, 4w; never if left out."
 )
 @json_option
 def new(
