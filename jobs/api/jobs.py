@@ -8,7 +8,7 @@ from fastapi.responses import Response as Plain
 
 from jobs.api.dependencies import Asked, Reading, Submitting
 from jobs.api.problems import Conflict, answers
-from jobs.api.request_body import Body
+from jobs.api.request_body import Body, optional_text
 from jobs.api.responses import JobDetail, Submitted
 from jobs.api.thread_pools import in_pool
 from jobs.settings import Settings
@@ -91,26 +91,7 @@ def resume(asked: Submitting, id: Id) -> JobDetail:
     return _changed(asked, id, enter, "")
 
 
-_RETRY: dict[str, Any] = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": ["object", "null"],
-                    "properties": {
-                        "output": {
-                            "type": "string",
-                            "minLength": 1,
-                            "description": "Where the answers go; by default beside the job's own.",
-                        }
-                    },
-                    "additionalProperties": False,
-                }
-            }
-        },
-    }
-}
+_RETRY = optional_text("output", minLength=1, description="Where the answers go; by default beside the job's own.")
 
 
 @router.post(

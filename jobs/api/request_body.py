@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from starlette.requests import ClientDisconnect
 
 from jobs.api.problems import BadRequest, TooLarge, UnsupportedMedia
@@ -47,3 +47,18 @@ def _no_number(name: str) -> None:
 
 #: The body as JSON; None if it is empty.
 Body = Annotated[Any, Depends(_body)]
+
+
+def optional_text(name: str, **says: Any) -> dict[str, Any]:
+    """Return what OpenAPI says of a body that may be left out, or name one text. `says` is more of its schema."""
+    schema = {
+        "type": ["object", "null"],
+        "properties": {name: {"type": "string", **says}},
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
+
+
+def key_header(says: str) -> Any:
+    """Return the header of an idempotency key, with what it is for."""
+    return Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description=says)

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from jobs.api.dependencies import Asked, Reading, Submitting
 from jobs.api.problems import BadRequest, answers
-from jobs.api.request_body import Body
+from jobs.api.request_body import Body, key_header, optional_text
 from jobs.api.thread_pools import in_pool
 from jobs.api.tokens import Scope
 from jobs.schedules import manage
@@ -25,32 +25,9 @@ Name = Annotated[str, Path(description="A schedule's name.", examples=["nightly-
 Tenant = Annotated[
     str | None, Query(max_length=256, description="Whose schedule, for a token of scope `admin`; else the token's.")
 ]
-_KEY = Header(
-    min_length=1,
-    max_length=255,
-    pattern=r"^[\x21-\x7e]+$",
-    description="Any text of your own, such as a UUID: sent again within a day it gives the same run.",
-)
+_KEY = key_header("Any text of your own, such as a UUID: sent again within a day it gives the same run.")
 _SPEC = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "Schedule"}}}}}
-_RUN: dict[str, Any] = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": ["object", "null"],
-                    "properties": {
-                        "due": {
-                            "type": "string",
-                            "description": "The time that fills the holes, such as `2026-11-20T03:15`; by default now.",
-                        }
-                    },
-                    "additionalProperties": False,
-                }
-            }
-        },
-    }
-}
+_RUN = optional_text("due", description="The time that fills the holes, such as `2026-11-20T03:15`; by default now.")
 
 
 def _now(asked: Asked) -> datetime:

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 
 from jobs.api.deadline import Deadline, DeadlineExceeded
 from jobs.api.dependencies import Asked, Submitting
 from jobs.api.problems import BadRequest, answers
-from jobs.api.request_body import Body
+from jobs.api.request_body import Body, key_header
 from jobs.api.responses import PlanView, Submitted
 from jobs.api.thread_pools import in_pool
 from jobs.planning.planner import planned, shard_limits
@@ -26,12 +26,7 @@ PLAN_S = 30.0
 LOOK_S = 20.0
 
 _SPEC = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "JobSpec"}}}}}
-_KEY = Header(
-    min_length=1,
-    max_length=255,
-    pattern=r"^[\x21-\x7e]+$",
-    description="Any text of your own, such as a UUID: sent again with the same spec it gives the same job.",
-)
+_KEY = key_header("Any text of your own, such as a UUID: sent again with the same spec it gives the same job.")
 
 
 @router.post("/v1/jobs", status_code=202, responses=answers(400, 413, 415, 422), openapi_extra=_SPEC)
